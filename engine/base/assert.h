@@ -12,8 +12,8 @@ namespace umblock {
 
 }  // namespace umblock
 
-#define UMBLOCK_ASSERT(condition, message)                                         \
-  do {                                                                             \
-    if (!(condition)) [[unlikely]]                                                 \
-      ::umblock::AssertionFailed(#condition, (message), __FILE__, __LINE__);       \
+#define UMBLOCK_ASSERT(condition, message)                                   \
+  do {                                                                       \
+    if (!(condition)) [[unlikely]]                                           \
+      ::umblock::AssertionFailed(#condition, (message), __FILE__, __LINE__); \
   } while (false)

@@ -74,15 +74,15 @@ inline Status Ok() { return {}; }
 }  // namespace umblock
 
 // UMBLOCK_TRY(expr): returns the error of a Status or Result from the enclosing function.
-#define UMBLOCK_TRY(expr)                                                  \
-  do {                                                                     \
-    if (auto umblock_try_ = (expr); !umblock_try_) [[unlikely]]            \
-      return std::unexpected(std::move(umblock_try_).error());             \
+#define UMBLOCK_TRY(expr)                                       \
+  do {                                                          \
+    if (auto umblock_try_ = (expr); !umblock_try_) [[unlikely]] \
+      return std::unexpected(std::move(umblock_try_).error());  \
   } while (false)
 // The same in a coroutine.
-#define UMBLOCK_CO_TRY(expr)                                               \
-  do {                                                                     \
-    if (auto umblock_try_ = (expr); !umblock_try_) [[unlikely]] {          \
-      co_return std::unexpected(std::move(umblock_try_).error());          \
-    }                                                                      \
+#define UMBLOCK_CO_TRY(expr)                                      \
+  do {                                                            \
+    if (auto umblock_try_ = (expr); !umblock_try_) [[unlikely]] { \
+      co_return std::unexpected(std::move(umblock_try_).error()); \
+    }                                                             \
   } while (false)

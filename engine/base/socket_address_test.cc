@@ -19,7 +19,8 @@ TEST(SocketAddressTest, ParsesAndPrintsBothFamilies) {
 }
 
 TEST(SocketAddressTest, RefusesWhatIsNoAddress) {
-  for (const char* text : {"", "192.0.2.11", "192.0.2.11:", "192.0.2.11:70000", "host:1", "::1:5"}) {
+  for (const char* text :
+       {"", "192.0.2.11", "192.0.2.11:", "192.0.2.11:70000", "host:1", "::1:5"}) {
     auto address = SocketAddress::Parse(text);
     ASSERT_FALSE(address) << text;
     EXPECT_EQ(address.error().code(), ErrorCode::kInvalidArgument);

@@ -1,0 +1,115 @@
+// Resource: a set of volumes that are replicated together, to the same peers, in one write order.
+//
+// Life cycle: constructed Secondary, without volumes and peers; what the administrator configured
+// is added by AddVolume, Attach, AddPeer and Connect. Stop() is awaited before destruction: it ends
+// connections and detaches without changing what is recorded on disk about the role (a Primary
+// that stops is a crashed Primary; demote first for a clean end).
+// Acts are tasks: they end when the state they ask for is reached, or say why it is not and what to
+// do. Acts of one resource may be called concurrently; state changes are serialised inside.
+// Threading: everything on the resource's reactor. Snapshots (status.h) are values.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/base/error.h"
+#include "engine/block/block_device.h"
+#include "engine/drbd/config.h"
+#include "engine/drbd/status.h"
+#include "engine/runtime/reactor.h"
+#include "engine/runtime/task.h"
+
+namespace umblock::drbd {
+
+class ResourceImpl;
+
+// One line of the event stream: object, attribute, old and new value, and why.
+struct StateEvent {
+  std::string object;     // "resource r0", "connection r0/1", "volume r0/0", "peer-volume r0/1/0"
+  std::string attribute;  // "role", "disk", "replication", "peer-disk", …
+  std::string old_value;
+  std::string new_value;
+  std::string reason;  // the rule or act that caused it
+};
+
+class ResourceObserver {
+ public:
+  virtual ~ResourceObserver() = default;
+  // The events of one atomic change. Called on the resource's reactor; must not call back into
+  // acts.
+  virtual void OnStateChange(const std::vector<StateEvent>& events) = 0;
+};
+
+struct AttachRequest {
+  int volume = 0;
+  // Not owned; outlive the attachment. With metadata == nullptr the metadata is internal: at the
+  // end of `backing`.
+  BlockDevice* backing = nullptr;
+  BlockDevice* metadata = nullptr;
+};
+
+struct CreateMetadataRequest {
+  BlockDevice* backing = nullptr;
+  BlockDevice* metadata = nullptr;  // nullptr: internal
+  int max_peers = 1;                // bitmap slots, 1 … 31
+  bool force = false;               // overwrite data or metadata that is found there
+};
+// Writes fresh metadata (current UUID "just created"). Refuses where it finds a file system or
+// other metadata, naming it.
+Task<Status> CreateMetadata(CreateMetadataRequest request);
+
+struct ConnectOptions {
+  bool discard_my_data = false;  // resolves a split brain: this node becomes the sync target
+};
+
+class Resource {
+ public:
+  Resource(Reactor& reactor, ResourceConfig config, ResourceObserver* observer);
+  ~Resource();
+  Task<void> Stop();
+
+  const std::string& name() const;
+  ResourceStatus status() const;
+
+  // A volume without a disk at first. The BlockDevice of a volume exists as long as the volume.
+  Status AddVolume(const VolumeConfig& config);
+  Task<Status> RemoveVolume(int volume);  // refused while attached or open
+  BlockDevice* volume(int number);        // nullptr if there is none
+
+  Task<Status> Attach(AttachRequest request);
+  Task<Status> Detach(int volume, bool force);
+
+  // A peer is StandAlone until Connect.
+  Status AddPeer(const PeerConfig& config);
+  Task<Status> RemovePeer(int node_id, bool force);
+  // Starts trying; ends at once. The state shows in status() and in events.
+  Task<Status> Connect(int node_id, ConnectOptions options);
+  Task<Status> Disconnect(int node_id, bool force);
+
+  Task<Status> Promote(bool force);
+  Task<Status> Demote(bool force);
+
+  // Declares the local data of a volume worthless and fetches it all from the peer.
+  Task<Status> Invalidate(int volume, int peer_node_id);
+  // The same for the peer's data.
+  Task<Status> InvalidateRemote(int volume, int peer_node_id);
+  Task<Status> PauseSync(int volume, int peer_node_id);
+  Task<Status> ResumeSync(int volume, int peer_node_id);
+  Task<Status> Outdate(int volume);
+  // With `clear_bitmap`: declares the empty disks of all peers equal (skips the initial sync).
+  Task<Status> NewCurrentUuid(int volume, bool clear_bitmap);
+  Task<Status> SuspendIo();
+  Task<Status> ResumeIo();
+
+  Status UpdateOptions(const ResourceOptions& options);
+  Task<Status> UpdateNetOptions(int node_id, const NetOptions& options);
+  Status UpdateResyncOptions(int node_id, const ResyncOptions& options);
+  Status UpdateDiskOptions(int volume, const DiskOptions& options);
+
+ private:
+  std::unique_ptr<ResourceImpl> impl_;
+};
+
+}  // namespace umblock::drbd
