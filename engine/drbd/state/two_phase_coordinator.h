@@ -1,0 +1,85 @@
+// The initiator's side of one cluster-wide transaction (drbd-states.md 4.2).
+//
+// Local refusals (step 1) come before: the caller has evaluated the change with full soft checks.
+// One object is one attempt with one tid; a retry is a new object after RetryBackoffMs.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/drbd/state/two_phase_commit.h"
+
+namespace umblock::drbd {
+
+// What this node knows at the moment of an event. All masks hold node ids.
+struct CoordinatorFacts {
+  NodeMask direct = 0;  // cstate Connected, agreed version >= 110; without self
+  bool self_primary = false;
+  bool data_accessible = false;  // some own volume's data is accessible
+  bool self_has_disk = false;
+  NodeMask connections = 0;          // configured connections
+  NodeMask allow_two_primaries = 0;  // those with allow-two-primaries
+  bool self_read_only_openers = false;
+  HandshakeState handshake = HandshakeState::kNotNeeded;
+  bool size_error = false;  // the sizes exchanged in the handshake do not fit
+};
+
+class TwoPhaseCoordinator {
+ public:
+  TwoPhaseCoordinator(int self, TransactionTiming timing) : self_(self), timing_(timing) {}
+
+  // Steps 4 to 8. `transaction.id.initiator` must be self. The result may already be final:
+  // -15 if the target is not there, a local commit if nobody is connected.
+  TransactionActions Start(Transaction transaction, const CoordinatorFacts& now);
+
+  // A packet that does not match the running attempt is ignored.
+  TransactionActions OnReply(int node, const TransactionReply& reply, const CoordinatorFacts& now);
+  // A PREPARE of this very transaction came back over `node`: nothing to do but count it as YES.
+  TransactionActions OnPeerLost(int node, const CoordinatorFacts& now);
+  // The send of the PREPARE to `node` failed.
+  TransactionActions OnSendFailed(int node, const CoordinatorFacts& now);
+  // The handshake state in `now` changed.
+  TransactionActions OnHandshake(const CoordinatorFacts& now);
+  // A participant must serve a lower initiator first (4.3); ends with -19.
+  TransactionActions OnAbortRequested(const CoordinatorFacts& now);
+  TransactionActions OnTimeout(const CoordinatorFacts& now);
+  TransactionActions OnInterrupted(const CoordinatorFacts& now);
+
+  bool active() const { return active_; }
+  StateResult result() const { return result_; }
+  int refused_by() const { return refused_by_; }  // the peer that answered NO
+  const Transaction& transaction() const { return transaction_; }
+  NodeMask reachable() const { return reachable_; }
+  NodeMask primary_nodes() const { return primary_; }
+  NodeMask weak_nodes() const { return weak_; }
+  // After a commit: what becomes the member mask of this node (6.5).
+  NodeMask members() const { return reachable_; }
+
+ private:
+  TransactionActions DecideIfReady(const CoordinatorFacts& now);
+  TransactionActions Finish(StateResult result, const CoordinatorFacts& now);
+  TransactionActions FinishSuccess(const CoordinatorFacts& now);
+  StateResult CheckBeforeCommit(const CoordinatorFacts& now) const;
+  void CloseMembership();
+  TransactionCommit MakeCommit() const;
+
+  int self_;
+  TransactionTiming timing_;
+  bool active_ = false;
+  StateResult result_ = StateResult::kUnknownError;
+  Transaction transaction_;
+  bool is_connect_ = false;
+  bool is_disconnect_ = false;
+  NodeMask prepared_ = 0;  // got the PREPARE
+  NodeMask answered_ = 0;  // of these, whoever voted
+  NodeMask reachable_ = 0;
+  NodeMask target_reachable_ = 0;
+  NodeMask primary_ = 0;
+  NodeMask weak_ = 0;
+  bool primaries_incapable_ = false;
+  uint64_t max_possible_size_ = ~uint64_t{0};
+  bool any_no_ = false;
+  bool any_retry_ = false;
+  int refused_by_ = kNoNode;
+};
+
+}  // namespace umblock::drbd
