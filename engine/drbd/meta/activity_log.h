@@ -52,6 +52,7 @@ class AlWaiter : public boost::intrusive::list_base_hook<> {
   uint32_t first_ = 0;
   uint32_t last_ = 0;
   bool granted_ = false;
+  bool joined_ = false;  // part of the transaction in flight
 };
 using AlWaiterList = boost::intrusive::list<AlWaiter>;
 
@@ -158,11 +159,11 @@ class ActivityLog {
   enum class Presence : uint8_t { kAllHot, kHotOrPending, kNeedsChange };
   Presence Look(uint32_t first, uint32_t last) const;
   void ReferenceAll(uint32_t first, uint32_t last);
-  bool TryAdmit(AlWaiter& waiter);
+  enum class Admission : uint8_t { kHot, kJoined, kBatchFull, kNoSlot };
+  Admission TryAdmit(AlWaiter& waiter);
   Index TakeSlot();
   void BringIn(uint32_t extent);
   void FillContext();
-  void ReleaseFailed(AlWaiterList* from, AlWaiterList* released);
 
   std::vector<Slot> slots_;
   std::vector<Index> buckets_;
