@@ -73,6 +73,7 @@ void ExportedFile::OnDeviceChanged() {
 
 std::vector<std::string> ExportedFile::Openers() const {
   std::vector<std::string> result;
+  result.reserve(handles_.size());
   for (const auto& [key, handle] : handles_) result.push_back(handle->description);
   std::sort(result.begin(), result.end());
   return result;
@@ -102,17 +103,15 @@ Task<Status> ExportedFile::Remove(bool force) {
 
 void ExportedFile::OnPosted(Completion* posted, int32_t) noexcept {
   RequestSlot* slot = static_cast<RequestSlot::Posted*>(posted)->slot;
-  ExportedFile* file = slot->handle != nullptr ? slot->handle->file : slot->file.get();
-  file->Start(slot);
+  slot->handle->file->Start(slot);
 }
 
 void ExportedFile::Start(RequestSlot* slot) noexcept {
   ++in_flight_;
+  if (slot->kind == RequestKind::kOpen) return StartOpen(slot);
   if (slot->kind == RequestKind::kRelease) return StartRelease(slot);
   if (removed_) return Finish(slot, ENODEV);
   switch (slot->kind) {
-    case RequestKind::kOpen:
-      return StartOpen(slot);
     case RequestKind::kRead:
       return StartRead(slot);
     case RequestKind::kWrite:
@@ -125,29 +124,29 @@ void ExportedFile::Start(RequestSlot* slot) noexcept {
       slot->io.length = 0;
       slot->io.iov = {};
       return device_->Submit(&slot->io);
+    case RequestKind::kOpen:
     case RequestKind::kRelease:
       break;
   }
 }
 
 void ExportedFile::StartOpen(RequestSlot* slot) {
-  bool write = WantsWrite(slot->open_info.flags);
+  std::unique_ptr<FileHandle> handle(slot->handle);
+  if (removed_) return Finish(slot, ENODEV);
+  bool write = WantsWrite(slot->open_flags);
   if (write && options_.read_only) return Finish(slot, EROFS);
-  Result<OpenerId> opener = device_->Open({.description = slot->opener, .write = write});
+  Result<OpenerId> opener = device_->Open({.description = handle->description, .write = write});
   if (!opener) {
-    reactor_->logger().Info("{}: open refused reason=\"{}\"", slot->opener,
+    reactor_->logger().Info("{}: open refused reason=\"{}\"", handle->description,
                             opener.error().message());
     return Finish(slot, OpenErrno(*device_, opener.error(), write));
   }
-  auto handle = std::make_unique<FileHandle>();
-  handle->file = this;
-  handle->opener = *opener;
-  handle->description = slot->opener;
   FileHandle* key = handle.get();
+  key->opener = *opener;
+  handles_.emplace(key, std::move(handle));
   fuse_open_out out{};
   out.fh = reinterpret_cast<uint64_t>(key);
   out.open_flags = FOPEN_DIRECT_IO | kParallelDirectWrites;
-  handles_.emplace(key, std::move(handle));
   // libfuse 3.14 has no field for parallel writes, so the reply is put together here. It fails if
   // whoever opened was interrupted meanwhile: then no release follows.
   if (fuse_reply_buf(slot->request, reinterpret_cast<const char*>(&out), sizeof out) != 0) {

@@ -29,12 +29,13 @@
 
 namespace umblock {
 
-// One open(2) of a file; its address is the handle that the kernel keeps.
+// One open(2) of a file; its address is the handle that the kernel keeps. Made by the session
+// thread, which reads `file` and nothing else later; the rest belongs to the device's reactor.
 struct FileHandle {
-  ExportedFile* file = nullptr;
+  ExportedFile* const file;
+  const std::string description;
   OpenerId opener = 0;
   bool closed = false;  // the file was removed by force: the device is closed already
-  std::string description;
 };
 
 struct FileCounters {

@@ -200,7 +200,7 @@ class FuseMountTest : public ::testing::Test {
   }
   std::string Path(const std::string& name = "r0-0") const { return mountpoint_ + "/" + name; }
   bool Holds(uint64_t offset, const std::vector<std::byte>& data) {
-    return std::memcmp(device_->data() + offset, data.data(), data.size()) == 0;
+    return device_->Contents(offset, data.size()) == data;
   }
   // A release is answered to the kernel after close(2) has returned.
   void AwaitOpeners(size_t n) {
@@ -289,7 +289,7 @@ TEST_F(FuseMountTest, PassesLargePayloadsOnWithoutCopyingThem) {
 TEST_F(FuseMountTest, TakesAnyByteOffsetAndLength) {
   StartWithFile();
   Fd file(Path(), O_RDWR);
-  std::vector<std::byte> model(device_->data(), device_->data() + 4 * kMiB);
+  std::vector<std::byte> model(4 * kMiB);
   std::mt19937 random(7);
   for (unsigned i = 0; i < 300; ++i) {
     size_t limit = i % 20 == 0 ? 1500000 : 5000;
@@ -322,7 +322,8 @@ TEST_F(FuseMountTest, ConcurrentWritesWithinOneSectorLoseNothing) {
     });
   }
   for (std::thread& writer : writers) writer.join();
-  for (int i = 0; i < 512; ++i) ASSERT_EQ(device_->data()[i], static_cast<std::byte>(i % 4 + 1));
+  auto sector = device_->Contents(0, 512);
+  for (size_t i = 0; i < 512; ++i) ASSERT_EQ(sector[i], static_cast<std::byte>(i % 4 + 1));
 }
 
 TEST_F(FuseMountTest, FsyncIsAFlushAndSynchronousWritesAreFua) {
@@ -363,7 +364,7 @@ TEST_F(FuseMountTest, AFlushErrorReachesFsync) {
 TEST_F(FuseMountTest, FallocatePunchesHolesAndZeroes) {
   StartWithFile();
   Fd file(Path(), O_RDWR);
-  std::memset(device_->data(), 0xee, kMiB);
+  device_->Fill(0, kMiB, std::byte{0xee});
   device_->TakeRecord();
   ASSERT_EQ(fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 65536), 0);
   ASSERT_EQ(fallocate(file.get(), FALLOC_FL_ZERO_RANGE, 131072, 4096), 0);
@@ -377,10 +378,11 @@ TEST_F(FuseMountTest, FallocatePunchesHolesAndZeroes) {
   // Unaligned ends keep the bytes around them.
   ASSERT_EQ(fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 200001, 5000), 0);
   ASSERT_EQ(fallocate(file.get(), FALLOC_FL_ZERO_RANGE, 300100, 50), 0);
+  auto contents = device_->Contents(0, kMiB);
   for (uint64_t i = 0; i < kMiB; ++i) {
     bool zero = (i >= 4096 && i < 4096 + 65536) || (i >= 131072 && i < 131072 + 4096) ||
                 (i >= 200001 && i < 205001) || (i >= 300100 && i < 300150);
-    ASSERT_EQ(device_->data()[i], zero ? std::byte{0} : std::byte{0xee}) << i;
+    ASSERT_EQ(contents[i], zero ? std::byte{0} : std::byte{0xee}) << i;
   }
   EXPECT_EQ(fallocate(file.get(), 0, 0, 4096), -1);
   EXPECT_EQ(errno, EOPNOTSUPP);
@@ -500,7 +502,7 @@ TEST_F(FuseMountTest, DeviceErrorsKeepTheirErrno) {
 
 TEST_F(FuseMountTest, NothingButTheContentsCanBeChanged) {
   StartWithFile();
-  std::memset(device_->data(), 0xaa, 4096);
+  device_->Fill(0, 4096, std::byte{0xaa});
   {
     Fd file(Path(), O_WRONLY | O_TRUNC);  // as cp and dd open what they write to
     ASSERT_NE(file.get(), -1);
@@ -508,7 +510,7 @@ TEST_F(FuseMountTest, NothingButTheContentsCanBeChanged) {
     EXPECT_EQ(errno, EPERM);
     EXPECT_EQ(ftruncate(file.get(), off_t(kSize)), 0);
   }
-  EXPECT_EQ(device_->data()[0], std::byte{0xaa});
+  EXPECT_EQ(device_->Contents(0, 1)[0], std::byte{0xaa});
   struct stat info;
   ASSERT_EQ(stat(Path().c_str(), &info), 0);
   EXPECT_EQ(static_cast<uint64_t>(info.st_size), kSize);

@@ -405,8 +405,7 @@ RequestSlot* FuseSession::NewSlot(fuse_req_t request, RequestKind kind,
 }
 
 void FuseSession::Hand(RequestSlot* slot) {
-  ExportedFile* file = slot->handle != nullptr ? slot->handle->file : slot->file.get();
-  file->reactor().PostFromAnyThread(&slot->posted);
+  slot->handle->file->reactor().PostFromAnyThread(&slot->posted);
 }
 
 void FuseSession::Open(fuse_req_t request, uint64_t inode, const fuse_file_info* info) {
@@ -415,10 +414,12 @@ void FuseSession::Open(fuse_req_t request, uint64_t inode, const fuse_file_info*
     fuse_reply_err(request, ENOENT);
     return;
   }
+  auto handle = std::make_unique<FileHandle>(
+      file.get(), DescribeOpener(file->name(), fuse_req_ctx(request)->pid));
   RequestSlot* slot = NewSlot(request, RequestKind::kOpen, nullptr);
-  slot->open_info = *info;
-  slot->opener = DescribeOpener(file->name(), fuse_req_ctx(request)->pid);
+  slot->open_flags = info->flags;
   slot->file = std::move(file);
+  slot->handle = handle.release();
   Hand(slot);
 }
 

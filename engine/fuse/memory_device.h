@@ -75,7 +75,15 @@ class MemoryDevice final : public DeviceBase {
     std::lock_guard lock(mutex_);
     return std::exchange(record_, {});
   }
-  std::byte* data() { return data_.data(); }
+  std::vector<std::byte> Contents(uint64_t offset, size_t n) const {
+    std::lock_guard lock(mutex_);
+    auto at = data_.begin() + static_cast<ptrdiff_t>(offset);
+    return {at, at + static_cast<ptrdiff_t>(n)};
+  }
+  void Fill(uint64_t offset, size_t n, std::byte value) {
+    std::lock_guard lock(mutex_);
+    std::fill_n(data_.begin() + static_cast<ptrdiff_t>(offset), n, value);
+  }
 
  private:
   struct Pending : Completion {
@@ -93,6 +101,7 @@ class MemoryDevice final : public DeviceBase {
     if (int error = error_.load(); error != 0) return error;
     if (io->offset % 512 != 0 || io->length % 512 != 0) return EINVAL;
     if (io->offset + io->length > geometry_.size) return EINVAL;
+    std::lock_guard lock(mutex_);
     std::byte* at = data_.data() + io->offset;
     switch (io->op) {
       case IoOp::kRead:

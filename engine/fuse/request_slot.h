@@ -70,10 +70,9 @@ struct RequestSlot {
   bool fua = false;    // kWrite, kRange: O_SYNC or O_DSYNC
   bool unmap = false;  // kRange: punch a hole
   fuse_req_t request = nullptr;
-  FileHandle* handle = nullptr;        // all but kOpen
-  std::shared_ptr<ExportedFile> file;  // kOpen
-  fuse_file_info open_info{};          // kOpen
-  std::string opener;                  // kOpen
+  FileHandle* handle = nullptr;        // kOpen: the one to be
+  std::shared_ptr<ExportedFile> file;  // kOpen: keeps it alive
+  int open_flags = 0;                  // kOpen
   uint64_t offset = 0;                 // as asked, any byte
   uint64_t length = 0;
   std::byte* payload = nullptr;    // what is written, or was read
