@@ -402,8 +402,9 @@ Status Bitmap::Resize(uint64_t device_bytes, bool set_new_bits) {
   }
   pages_ = static_cast<std::byte*>(memory);
   mapped_bytes_ = MappingBytes(pages);
-  page_count_ = pages;
+  const uint64_t old_pages = std::exchange(page_count_, pages);
   dirty_.resize((pages + 63) / 64);
+  for (uint64_t page = old_pages; page < pages; ++page) MarkDirty(page);
   shape_ = shape;
   bits_ = bits;
   if (set_new_bits) {

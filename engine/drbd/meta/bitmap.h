@@ -141,8 +141,8 @@ class Bitmap {
   // Bits of an activity-log extent, clipped to the device.
   BitRange BitsOfExtent(uint32_t extent) const;
 
-  // New device size. Bits that appear are set or clear in every slot as asked; bits that vanish are
-  // dropped. Only changed pages become dirty (MarkAllDirty when the area itself moves).
+  // New device size. Bits that appear are set or clear in every slot as asked, bits that vanish are
+  // dropped. Changed and appearing pages become dirty (what the disk holds there is unknown).
   Status Resize(uint64_t device_bytes, bool set_new_bits);
 
  private:
