@@ -9,30 +9,11 @@
 #include "engine/fuse/fuse_session.h"
 #include "engine/fuse/mount_check.h"
 #include "engine/fuse/request_slot.h"
+#include "engine/runtime/blocking.h"
 #include "engine/runtime/sync.h"
 
 namespace umblock {
 namespace {
-
-// Runs `work` on a thread that may block.
-template <typename F>
-Task<void> RunBlocking(Reactor& reactor, F work) {
-  struct Work final : BlockingWork {
-    Work(Completion* completion, F* f) : BlockingWork(completion), function(f) {}
-    int32_t Run() noexcept override {
-      (*function)();
-      return 0;
-    }
-    F* function;
-  };
-  struct Awaiter : CompletionAwaiter<Awaiter> {
-    Awaiter(Reactor* r, F* f) : reactor(r), blocking(this, f) {}
-    void Start(Completion*) { reactor->StartBlocking(&blocking); }
-    Reactor* reactor;
-    Work blocking;
-  };
-  co_await Awaiter(&reactor, &work);
-}
 
 Status ValidateName(const std::string& name) {
   bool printable = std::all_of(name.begin(), name.end(),
@@ -77,7 +58,10 @@ class FuseMountImpl {
 
   Task<Status> Start() {
     Status mounted = Ok();
-    co_await RunBlocking(reactor_, [&] { mounted = session_.Mount(); });
+    co_await RunBlocking(reactor_, [&] {
+      mounted = session_.Mount();
+      return 0;
+    });
     stopped_ = !mounted.has_value();
     if (mounted) reactor_.logger().Info("fuse {}: mounted", mountpoint_);
     co_return mounted;
@@ -123,13 +107,19 @@ class FuseMountImpl {
     AsyncMutex::Lock lock = co_await changing_.Acquire();
     if (stopped_) co_return Ok();
     stopped_ = true;
-    co_await RunBlocking(reactor_, [this] { session_.StopThread(); });
+    co_await RunBlocking(reactor_, [this] {
+      session_.StopThread();
+      return 0;
+    });
     std::vector<std::string> openers;
     for (const std::shared_ptr<ExportedFile>& file : files_.All()) {
       Status removed = co_await TakeDown(file, true, &openers);
       UMBLOCK_ASSERT(removed.has_value(), "removing by force is not refused");
     }
-    co_await RunBlocking(reactor_, [this] { session_.Unmount(); });
+    co_await RunBlocking(reactor_, [this] {
+      session_.Unmount();
+      return 0;
+    });
     if (openers.empty()) {
       reactor_.logger().Info("fuse {}: unmounted", mountpoint_);
       co_return Ok();

@@ -14,14 +14,12 @@
 #include <cstdlib>
 #include <functional>
 #include <future>
-#include <optional>
 #include <random>
 #include <set>
 #include <thread>
 
 #include "engine/fuse/memory_device.h"
-#include "engine/runtime/sync.h"
-#include "engine/runtime/uring/uring_reactor.h"
+#include "engine/runtime/uring/reactor_thread.h"
 
 namespace umblock {
 namespace {
@@ -38,74 +36,18 @@ constexpr uint64_t kSize = 64 * kMiB;
 class TestReactor {
  public:
   TestReactor() {
-    std::promise<UringReactor*> ready;
-    thread_ = std::thread([this, &ready] {
-      auto reactor = UringReactor::Create({});
-      if (!reactor) ADD_FAILURE() << reactor.error().ToString();
-      reactor_ = reactor ? std::move(*reactor) : nullptr;
-      ready.set_value(reactor_.get());
-      if (reactor_) reactor_->Run();
-      reactor_.reset();
-    });
-    ready.get_future().wait();
+    auto thread = ReactorThread::Start({.name = "test"});
+    UMBLOCK_ASSERT(thread.has_value(), "io_uring is there");
+    thread_ = std::move(*thread);
   }
-  ~TestReactor() {
-    if (reactor_) reactor_->Stop();
-    thread_.join();
-  }
-
   template <typename T>
-  T Run(std::function<Task<T>()> work) {
-    std::optional<T> result;
-    struct Job : Completion {
-      Job() : Completion(&Start) {}
-      static void Start(Completion* self, int32_t) noexcept {
-        auto* job = static_cast<Job*>(self);
-        job->group->Spawn((*job->body)());
-      }
-      TaskGroup* group = nullptr;
-      std::function<Task<void>()>* body = nullptr;
-    };
-    std::promise<void> done;
-    auto* group = new TaskGroup(*reactor_);
-    std::function<Task<void>()> body = [&]() -> Task<void> { return Body(&work, &result); };
-    std::function<Task<void>()> outer = [&]() -> Task<void> { return Outer(&body, &done); };
-    Job job;
-    job.group = group;
-    job.body = &outer;
-    reactor_->PostFromAnyThread(&job);
-    done.get_future().wait();
-    // The group's task ends in the turn that set the promise; it is freed on the reactor.
-    struct Free : Completion {
-      Free() : Completion(&Do) {}
-      static void Do(Completion* self, int32_t) noexcept {
-        auto* free = static_cast<Free*>(self);
-        delete free->group;
-        free->freed.set_value();
-      }
-      TaskGroup* group = nullptr;
-      std::promise<void> freed;
-    } free;
-    free.group = group;
-    reactor_->PostFromAnyThread(&free);
-    free.freed.get_future().wait();
-    return std::move(*result);
+  T Run(const std::function<Task<T>()>& work) {
+    return thread_->RunTask(work);
   }
-
-  Reactor& reactor() { return *reactor_; }
+  Reactor& reactor() { return thread_->reactor(); }
 
  private:
-  template <typename T>
-  static Task<void> Body(std::function<Task<T>()>* work, std::optional<T>* result) {
-    result->emplace(co_await (*work)());
-  }
-  static Task<void> Outer(std::function<Task<void>()>* body, std::promise<void>* done) {
-    co_await (*body)();
-    done->set_value();
-  }
-
-  std::unique_ptr<UringReactor> reactor_;
-  std::thread thread_;
+  std::unique_ptr<ReactorThread> thread_;
 };
 
 class Fd {
