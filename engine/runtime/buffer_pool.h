@@ -4,7 +4,8 @@
 // A Buffer goes back to its pool when it is destroyed, on the reactor that owns the pool (a buffer
 // that travelled to another reactor travels back first). The pool has a limit in bytes: when it is
 // reached TryAllocate gives an empty Buffer and Allocate waits, first come first served; that is
-// the back-pressure towards initiators and peers. Threading: one reactor.
+// the back-pressure towards initiators and peers. Under AddressSanitizer a free buffer is poisoned.
+// Threading: one reactor.
 #pragma once
 
 #include <sys/uio.h>
@@ -23,6 +24,14 @@
 namespace umblock {
 
 class BufferPool;
+
+// Told of each arena as it is mapped: registers its memory with a ring. Arenas live until the pool
+// is destroyed.
+class ArenaObserver {
+ public:
+  virtual ~ArenaObserver() = default;
+  virtual void OnArena(std::byte* base, size_t length) = 0;
+};
 
 class Buffer {
  public:
@@ -65,8 +74,8 @@ class BufferPool {
   static constexpr size_t kSmallest = 4096;
   static constexpr size_t kLargest = size_t{1} << 20;
 
-  // `limit_bytes`: how much may be out at a time.
-  BufferPool(Reactor& reactor, size_t limit_bytes);
+  // `limit_bytes`: how much may be out at a time; at least kLargest.
+  BufferPool(Reactor& reactor, size_t limit_bytes, ArenaObserver* arenas = nullptr);
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
   ~BufferPool();
@@ -84,14 +93,28 @@ class BufferPool {
   friend class Buffer;
   static constexpr size_t kClasses = 9;
 
-  std::byte* Take(size_t size_class);
-  void Give(std::byte* data, size_t capacity) noexcept;
+  // One Allocate that waits; stands in its coroutine.
+  struct Waiter {
+    explicit Waiter(Reactor& reactor) : granted(reactor) {}
+    size_t size_class = 0;
+    Buffer buffer;
+    WaitQueue granted;
+    Waiter* next = nullptr;
+  };
 
+  Buffer AllocateNow(size_t size_class);
+  bool AddArena(size_t size_class);
+  void Give(std::byte* data, size_t capacity) noexcept;
+  void Grant() noexcept;
+  void RemoveWaiter(Waiter* waiter);
+
+  Reactor& reactor_;
   size_t limit_;
+  ArenaObserver* observer_;
   size_t bytes_out_ = 0;
   uint64_t arena_bytes_ = 0;
-  size_t waiting_ = 0;
-  WaitQueue room_;
+  Waiter* first_waiter_ = nullptr;
+  Waiter* last_waiter_ = nullptr;
   std::array<std::vector<std::byte*>, kClasses> free_;
   struct Arena {
     std::byte* base;

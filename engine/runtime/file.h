@@ -3,8 +3,9 @@
 // Completions carry 0 or a negative errno; short transfers are continued inside (a read past the
 // end of a file fails with -EIO). Any number of operations may be in flight. Writes are never
 // cancelled: Close() awaits them. The destructor asserts that nothing is in flight. With direct
-// I/O, offsets, lengths and buffer addresses must be multiples of info()'s alignments. Threading:
-// one reactor.
+// I/O, offsets and every iovec's length must be multiples of info().offset_alignment and buffer
+// addresses of info().memory_alignment. The bytes an operation names stay valid until its
+// completion; the array of iovecs itself need not outlive the call. Threading: one reactor.
 #pragma once
 
 #include <sys/uio.h>

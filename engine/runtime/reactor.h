@@ -19,6 +19,7 @@
 #include "engine/runtime/cancel.h"
 #include "engine/runtime/completion.h"
 #include "engine/runtime/file.h"
+#include "engine/runtime/mapped_memory.h"
 #include "engine/runtime/stream.h"
 #include "engine/runtime/task.h"
 #include "engine/runtime/time.h"
@@ -66,6 +67,9 @@ class Reactor {
   virtual Task<Result<std::unique_ptr<Stream>>> Connect(ConnectRequest request,
                                                         CancelToken cancel) = 0;
   virtual Result<std::unique_ptr<Listener>> Listen(const ListenRequest& request) = 0;
+  virtual Task<Result<std::unique_ptr<MappedMemory>>> MapMemory(MapMemoryRequest request) {
+    co_return MakeError(ErrorCode::kUnimplemented, "{}: this reactor maps no memory", request.path);
+  }
   virtual void StartBlocking(BlockingWork* work) = 0;
 
   virtual BufferPool& buffers() = 0;

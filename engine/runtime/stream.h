@@ -4,7 +4,8 @@
 // send are in flight at a time; both may be at once. Abort() ends both soon with -ECANCELED (or an
 // error that came first) and makes later ones fail; Close() aborts, awaits what is in flight and
 // releases the socket. The destructor asserts that nothing is in flight.
-// The bytes an operation names stay valid until its completion, also after Abort().
+// The bytes an operation names stay valid until its completion, also after Abort(); the array of
+// iovecs itself need not outlive the call.
 // Threading: one reactor.
 #pragma once
 

@@ -89,16 +89,22 @@ Task<void> TaskGroup::Join() {
 }
 
 Task<AsyncMutex::Lock> AsyncMutex::Acquire() {
-  while (locked_) co_await waiters_.Wait();
-  locked_ = true;
+  if (locked_) {
+    co_await waiters_.Wait();  // Release hands the lock over: it is ours, and stays locked
+  } else {
+    locked_ = true;
+  }
   co_return Lock(this);
 }
 
 void AsyncMutex::Lock::Release() noexcept {
   if (mutex_ == nullptr) return;
-  mutex_->locked_ = false;
-  mutex_->waiters_.NotifyOne();
-  mutex_ = nullptr;
+  AsyncMutex* mutex = std::exchange(mutex_, nullptr);
+  if (mutex->waiters_.empty()) {
+    mutex->locked_ = false;
+  } else {
+    mutex->waiters_.NotifyOne();
+  }
 }
 
 }  // namespace umblock

@@ -142,8 +142,14 @@ void UringFile::SubmitTransfer(FileOp* op, bool write) {
   auto parts = static_cast<unsigned>(std::min(op->iov.size() - op->first, kMaxIovecs));
   if (parts == 1) {
     auto length = static_cast<unsigned>(std::min<size_t>(iov->iov_len, 1u << 30));
-    if (write) {
+    auto index = reactor_.arenas().IndexOf(iov->iov_base, length);
+    if (index) ++reactor_.ring().counters.fixed_buffer_ops;
+    if (write && index) {
+      io_uring_prep_write_fixed(entry, fd_.get(), iov->iov_base, length, op->offset, *index);
+    } else if (write) {
       io_uring_prep_write(entry, fd_.get(), iov->iov_base, length, op->offset);
+    } else if (index) {
+      io_uring_prep_read_fixed(entry, fd_.get(), iov->iov_base, length, op->offset, *index);
     } else {
       io_uring_prep_read(entry, fd_.get(), iov->iov_base, length, op->offset);
     }

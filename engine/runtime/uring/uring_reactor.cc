@@ -14,6 +14,7 @@
 #include "engine/runtime/uring/file_op.h"
 #include "engine/runtime/uring/open_file.h"
 #include "engine/runtime/uring/uring_listener.h"
+#include "engine/runtime/uring/uring_mapped_memory.h"
 
 namespace umblock {
 namespace {
@@ -38,6 +39,7 @@ void CpuRelax() {
 UringReactor::UringReactor(const UringOptions& options)
     : options_(options),
       logger_(options.logger != nullptr ? options.logger : &default_logger_),
+      arenas_(ring_, *logger_, options.register_buffers),
       spin_(options.max_spin) {}
 
 Result<std::unique_ptr<UringReactor>> UringReactor::Create(UringOptions options) {
@@ -52,7 +54,7 @@ Status UringReactor::Start() {
   if (wake_fd_ < 0) return std::unexpected(Error::FromErrno(errno, "eventfd"));
   ArmWake();
   file_ops_ = std::make_unique<FileOpPool>();
-  buffers_ = std::make_unique<BufferPool>(*this, options_.buffer_limit_bytes);
+  buffers_ = std::make_unique<BufferPool>(*this, options_.buffer_limit_bytes, &arenas_);
   blocking_ = options_.blocking;
   if (blocking_ == nullptr) {
     own_blocking_ = std::make_unique<BlockingPool>(options_.blocking_threads);
@@ -246,6 +248,10 @@ Task<Result<std::unique_ptr<Stream>>> UringReactor::Connect(ConnectRequest reque
 
 Result<std::unique_ptr<Listener>> UringReactor::Listen(const ListenRequest& request) {
   return UringListener::Open(*this, request);
+}
+
+Task<Result<std::unique_ptr<MappedMemory>>> UringReactor::MapMemory(MapMemoryRequest request) {
+  return MapSharedMemory(*this, std::move(request));
 }
 
 void UringReactor::StartBlocking(BlockingWork* work) { blocking_->Start(work, this); }

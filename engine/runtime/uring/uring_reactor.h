@@ -14,6 +14,7 @@
 #include "engine/runtime/reactor.h"
 #include "engine/runtime/uring/completion_list.h"
 #include "engine/runtime/uring/post_queue.h"
+#include "engine/runtime/uring/registered_arenas.h"
 #include "engine/runtime/uring/ring.h"
 #include "engine/runtime/uring/spin_policy.h"
 #include "engine/runtime/uring/uring_options.h"
@@ -44,6 +45,7 @@ class UringReactor final : public Reactor {
   Task<Result<std::unique_ptr<Stream>>> Connect(ConnectRequest request,
                                                 CancelToken cancel) override;
   Result<std::unique_ptr<Listener>> Listen(const ListenRequest& request) override;
+  Task<Result<std::unique_ptr<MappedMemory>>> MapMemory(MapMemoryRequest request) override;
   void StartBlocking(BlockingWork* work) override;
 
   BufferPool& buffers() override { return *buffers_; }
@@ -56,6 +58,7 @@ class UringReactor final : public Reactor {
   // For this directory's own classes.
   Ring& ring() { return ring_; }
   FileOpPool& file_ops() { return *file_ops_; }
+  const RegisteredArenas& arenas() const { return arenas_; }
   void CountSyscall(int calls = 1) { ring_.counters.other_syscalls += calls; }
 
  private:
@@ -84,6 +87,7 @@ class UringReactor final : public Reactor {
   StderrLogger default_logger_;
   Logger* logger_;
   Ring ring_;
+  RegisteredArenas arenas_;
   SpinPolicy spin_;
 
   CompletionList ready_;
