@@ -22,7 +22,7 @@ class AlgorithmName {
  public:
   AlgorithmName() = default;
   // `name` longer than 63 characters or with a NUL inside is the caller's mistake (asserted).
-  AlgorithmName(std::string_view name);  // NOLINT(google-explicit-constructor)
+  explicit AlgorithmName(std::string_view name);
 
   // From a field of the wire: NUL-terminated within it. nullopt if there is no NUL, or the field is
   // longer than kAlgorithmNameBytes.
