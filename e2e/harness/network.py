@@ -1,0 +1,60 @@
+"""Network namespaces, one per node, on one bridgeless link each to each other: a veth pair for two
+nodes. Names carry the pid of the test run, so that what a killed run left behind can be found."""
+
+import os
+import re
+
+from .shell import output, run
+
+PREFIX = "umb"
+
+
+class Namespace:
+    def __init__(self, name, address, interface):
+        self.name = name
+        self.address = address      # of this node on the link
+        self.interface = interface  # the link's end in this namespace
+
+    def command(self, *command):
+        """The command line that runs `command` in here. nsenter, unlike `ip netns exec`, leaves the
+        mount namespace alone: FUSE mounts are to be seen outside."""
+        return ["nsenter", f"--net=/run/netns/{self.name}", "--", *[str(part) for part in command]]
+
+    def cut(self):
+        run("ip", "-n", self.name, "link", "set", self.interface, "down")
+
+    def mend(self):
+        run("ip", "-n", self.name, "link", "set", self.interface, "up")
+
+    def received_bytes_on_port(self, port):
+        """Payload that arrived on TCP connections of `port` which are open now."""
+        text = output(*self.command("ss", "-tinOH", f"( sport = :{port} or dport = :{port} )"))
+        return sum(int(number) for number in re.findall(r"bytes_received:(\d+)", text))
+
+
+def make_pair(cleanup, label):
+    """Two namespaces that reach each other: 10.77.0.1 and 10.77.0.2."""
+    names = [f"{PREFIX}{os.getpid()}-{label}-{side}" for side in "ab"]
+    spaces = []
+    for index, name in enumerate(names):
+        run("ip", "netns", "add", name)
+        cleanup.add(run, "ip", "netns", "del", name)
+        spaces.append(Namespace(name, f"10.77.0.{index + 1}", "link0"))
+    run("ip", "link", "add", "link0", "netns", names[0], "type", "veth",
+        "peer", "name", "link0", "netns", names[1])
+    for space in spaces:
+        run("ip", "-n", space.name, "link", "set", "lo", "up")
+        run("ip", "-n", space.name, "addr", "add", f"{space.address}/24", "dev", "link0")
+        run("ip", "-n", space.name, "link", "set", "link0", "up")
+    return spaces
+
+
+def remove_leftovers():
+    """Deletes the namespaces of test runs that are no longer there."""
+    for line in output("ip", "netns", "list").splitlines():
+        name = line.split()[0]
+        match = re.match(rf"{PREFIX}(\d+)-", name)
+        if match and not os.path.exists(f"/proc/{match.group(1)}"):
+            for pid in output("ip", "netns", "pids", name, check=False).split():
+                run("kill", "-9", pid, check=False)
+            run("ip", "netns", "del", name, check=False)
