@@ -4,8 +4,9 @@
     ci/check_traceability.py build/ci/results.json
 
 Every row of a table names, in backticks, the tests that prove its point, or says `open`. A name is
-`Suite.Case` (GoogleTest), `e2e/file.py::test` (pytest), `stage:NAME` (a stage of .ci/run),
-`sim:NAME`, `mutant:NAME` or `fuzz:NAME`; `*` stands for anything. Each must have run and passed.
+`Suite.Case` or `binary: Suite.Case` (GoogleTest; after one of these in a row, `Case` alone will do),
+`e2e/file.py::test` (pytest), `stage:NAME` (a stage of .ci/run), `sim:NAME`, `mutant:NAME`, `fuzz:NAME`
+or `fuzz/NAME.cc`; `*` stands for anything. Each must have run and passed.
 """
 
 import fnmatch
@@ -21,6 +22,7 @@ REFERENCE = re.compile(r"""
     (?: (?:stage|sim|mutant|fuzz):[\w.*/-]+
     |   e2e/[\w/*-]+\.py(?:::[\w*\[\].-]+)?
     |   [A-Z*][\w*/]*\.[A-Z*][\w*/]* )$""", re.VERBOSE)
+BARE_CASE = re.compile(r"[A-Z]\w*[a-z]\w*\*?$")
 
 
 def rows(path):
@@ -35,7 +37,18 @@ def rows(path):
 
 
 def references(row):
-    return [token for token in re.findall(r"`([^`]+)`", row) if REFERENCE.match(token)]
+    """What a row names, each as a pattern for the names of results."""
+    found = []
+    for token in re.findall(r"`([^`]+)`", row):
+        token = re.sub(r"^\w+_test: ", "", token)
+        source = re.fullmatch(r"fuzz/(?:\w+/)*(\w+)\.cc", token)
+        if source:
+            found.append(f"fuzz:{source.group(1)}")
+        elif REFERENCE.match(token):
+            found.append(token)
+        elif found and "." in found[-1] and BARE_CASE.match(token):
+            found.append(f"*.{token}")
+    return found
 
 
 def known_as(name):
