@@ -70,7 +70,8 @@ class BitmapSender {
   BitmapSender(BitRuns& runs, uint64_t bits, Mode mode, HeaderKind kind = HeaderKind::kH100);
 
   // Writes the payload of the next packet to `to`, at least MaxBitmapPayload() bytes. Not to be
-  // called when done().
+  // called when done(). One call asks `runs` for at most some 16000 runs of its own bits, plus the
+  // pieces in which RunAt answers them: an empty bitmap is one run and one packet.
   Packet Next(MutableBytes to);
   bool done() const { return done_; }
   uint64_t position() const { return position_; }  // bits sent so far

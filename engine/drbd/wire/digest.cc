@@ -98,9 +98,10 @@ class OpenSslDigest final : public Digest::Algorithm {
     UMBLOCK_ASSERT(done == 1, "OpenSSL updates a digest in memory");
   }
   void Finish(std::byte* to) override {
-    const int done =
-        EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(to), nullptr);
-    UMBLOCK_ASSERT(done == 1 && Reset(), "OpenSSL finishes a digest in memory");
+    const bool done =
+        EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(to), nullptr) == 1 &&
+        Reset();
+    UMBLOCK_ASSERT(done, "OpenSSL finishes a digest in memory");
   }
 
  private:
