@@ -26,7 +26,7 @@ class Node:
         self.exports = self.directory / "exports"
         self.socket = self.directory / "umblockd.sock"
         self.log = self.directory / "umblockd.log"
-        self.metrics_port = 9700
+        self.metrics_port = 9720
         self.process = None
         for path in [self.disks, self.exports, self.directory / "state"]:
             path.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ class Node:
 
     def start(self, wait=True):
         command = self.namespace.command(
-            UMBLOCKD, "--state-dir", self.directory / "state", "--listen", f"unix:{self.socket}",
+            UMBLOCKD, "--state-dir", self.directory / "state", "--socket", self.socket,
             "--fuse-dir", self.exports, "--node-name", self.name,
             "--metrics", f"127.0.0.1:{self.metrics_port}")
         with open(self.log, "a") as log:
@@ -86,7 +86,7 @@ class Node:
 
     def umctl(self, *arguments, check=True, timeout=120):
         try:
-            return run(UMCTL, "--server", f"unix:{self.socket}", *arguments, check=check,
+            return run(UMCTL, "--socket", self.socket, *arguments, check=check,
                        timeout=timeout)
         except CommandFailed as failed:
             raise CommandFailed(f"{failed}\n--- log of {self.name}:\n{self.log_tail()}") from None
