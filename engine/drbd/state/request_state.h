@@ -196,9 +196,8 @@ constexpr LegStep Next(LegState s, LegEvent event) {
   using namespace leg_internal;  // NOLINT: the helpers of this function
   switch (event) {
     case LegEvent::kReady:
-      return s.Has(LegBit::kData)
-                 ? Finish(s, s.With(LegBit::kReady), static_cast<uint8_t>(LegEffect::kQueue))
-                 : LegStep{s, 0};
+      if (!s.Has(LegBit::kData) || s.done()) return {s, 0};
+      return Finish(s, s.With(LegBit::kReady), static_cast<uint8_t>(LegEffect::kQueue));
     case LegEvent::kSent:
       return s.Has(LegBit::kQueued) ? OnSent(s) : LegStep{s, 0};
     case LegEvent::kSendDropped:

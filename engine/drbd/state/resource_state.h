@@ -42,8 +42,9 @@ struct PeerDeviceState {
   bool bitmap = true;      // config: false = the peer is intentionally diskless
   bool tiebreaker = true;  // config
   bool uuids_known = false;
-  bool peer_stable = false;      // STABLE in the peer's UUIDs
-  bool peer_got_stable = false;  // GOT_STABLE, consumed by Sanitize (S22)
+  bool peer_stable = false;        // STABLE in the peer's UUIDs
+  bool peer_got_stable = false;    // GOT_STABLE, consumed by Sanitize (S22)
+  bool try_other_sources = false;  // S23: ask an UpToDate peer for a resync
   bool current_uuid_equal = false;
   bool peer_quorum = false;        // quorum bit of its last state word
   bool handshake_running = false;  // packets of a connect handshake are exchanged, repl is Off
@@ -142,9 +143,9 @@ struct ChangeOptions {
 // 2.4: derives in `next` everything that follows from the request. Returns what cannot be kept in
 // the state itself.
 struct SanitizeNotes {
-  bool maybe_crashed_primary = false;   // S2
-  NodeMask try_resync_from_others = 0;  // S23, by volume index bit (first 64 volumes)
-  bool run_empty_transaction = false;   // a volume became Consistent and may return (4.9)
+  bool maybe_crashed_primary = false;  // S2
+  bool run_empty_transaction = false;  // a volume became Consistent and may return (4.9)
+  bool newly_without_data = false;     // S30: a Primary lost the last UpToDate copy
 };
 SanitizeNotes Sanitize(const ResourceState& now, ResourceState& next, const ChangeOptions& options);
 

@@ -1,7 +1,8 @@
 // The initiator's side of one cluster-wide transaction (drbd-states.md 4.2).
 //
 // Local refusals (step 1) come before: the caller has evaluated the change with full soft checks.
-// One object is one attempt with one tid; a retry is a new object after RetryBackoffMs.
+// One object is one attempt with one tid; a retry is a new attempt after RetryBackoffMs. Refusals
+// end in kUndo, then kFinished.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,8 @@ namespace umblock::drbd {
 
 // What this node knows at the moment of an event. All masks hold node ids.
 struct CoordinatorFacts {
-  NodeMask direct = 0;  // cstate Connected, agreed version >= 110; without self
+  NodeMask direct = 0;      // cstate Connected, agreed version >= 110; without self
+  NodeMask connecting = 0;  // cstate Connecting, past the features and P_PROTOCOL
   bool self_primary = false;
   bool data_accessible = false;  // some own volume's data is accessible
   bool self_has_disk = false;
@@ -31,9 +33,9 @@ class TwoPhaseCoordinator {
   // -15 if the target is not there, a local commit if nobody is connected.
   TransactionActions Start(Transaction transaction, const CoordinatorFacts& now);
 
-  // A packet that does not match the running attempt is ignored.
+  // A reply that does not match the running attempt, or a second one, is ignored.
   TransactionActions OnReply(int node, const TransactionReply& reply, const CoordinatorFacts& now);
-  // A PREPARE of this very transaction came back over `node`: nothing to do but count it as YES.
+  // `now` no longer contains the lost node.
   TransactionActions OnPeerLost(int node, const CoordinatorFacts& now);
   // The send of the PREPARE to `node` failed.
   TransactionActions OnSendFailed(int node, const CoordinatorFacts& now);
@@ -51,16 +53,20 @@ class TwoPhaseCoordinator {
   NodeMask reachable() const { return reachable_; }
   NodeMask primary_nodes() const { return primary_; }
   NodeMask weak_nodes() const { return weak_; }
-  // After a commit: what becomes the member mask of this node (6.5).
+  // After a commit: what becomes the member mask of this node (6.5). The COMMIT itself carries the
+  // target's side, which differs when a disconnect splits the cluster (14.1).
   NodeMask members() const { return reachable_; }
 
  private:
+  NodeMask DirectNow(const CoordinatorFacts& now) const;
+  StateResult Verdict(const CoordinatorFacts& now, StateResult if_undecided) const;
   TransactionActions DecideIfReady(const CoordinatorFacts& now);
   TransactionActions Finish(StateResult result, const CoordinatorFacts& now);
-  TransactionActions FinishSuccess(const CoordinatorFacts& now);
+  TransactionActions FinishFailure(StateResult result, const CoordinatorFacts& now);
+  void CollectOwn(const CoordinatorFacts& now);
   StateResult CheckBeforeCommit(const CoordinatorFacts& now) const;
   void CloseMembership();
-  TransactionCommit MakeCommit() const;
+  TransactionCommit MakeCommit(const CoordinatorFacts& now) const;
 
   int self_;
   TransactionTiming timing_;
@@ -79,6 +85,8 @@ class TwoPhaseCoordinator {
   uint64_t max_possible_size_ = ~uint64_t{0};
   bool any_no_ = false;
   bool any_retry_ = false;
+  bool target_lost_ = false;
+  bool waiting_for_states_ = false;  // RETRY of a connect: the target's states may still come
   int refused_by_ = kNoNode;
 };
 

@@ -78,9 +78,12 @@ class TwoPhaseParticipant {
               TransactionActions& out);
   void Forward(const ParticipantFacts& now, TransactionActions& out);
   void ReplyIfReady(const ParticipantFacts& now, TransactionActions& out);
-  void SendReply(Vote vote, TransactionActions& out);
+  Vote FinalVote(const ParticipantFacts& now) const;
+  TransactionReply OwnPart(const Transaction& incoming, const ParticipantFacts& now) const;
+  void Refuse(int from, const Transaction& incoming, const ParticipantFacts& now,
+              TransactionActions& out) const;
   void AbortLocally(NodeMask nodes_to_reach, const ParticipantFacts& now, TransactionActions& out);
-  void Clear(TransactionActions& out);
+  void Clear(const ParticipantFacts& now, TransactionActions& out);
   void ResumeDeferred(const ParticipantFacts& now, TransactionActions& out);
   bool HandshakeDecided(const ParticipantFacts& now) const;
   bool ConnectsMe() const;
