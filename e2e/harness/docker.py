@@ -61,7 +61,7 @@ def compose_commands():
     found = []
     if shutil.which("docker-compose"):
         found.append(("docker-compose",))
-    if run("docker", "compose", "version", check=False).returncode == 0:
+    if shutil.which("docker") and run("docker", "compose", "version", check=False).returncode == 0:
         found.append(("docker", "compose"))
     return found
 
