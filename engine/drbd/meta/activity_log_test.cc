@@ -298,8 +298,7 @@ TEST(ActivityLogDeath, MisuseIsCaught) {
   EXPECT_DEATH(log.Release(0, 0), "never evicted");
 }
 
-// --- against a model
-// -------------------------------------------------------------------------------
+// --- against a model ---------------------------------------------------------------------------
 
 struct Request : AlWaiter {
   uint32_t first = 0;

@@ -107,8 +107,7 @@ class Bitmap {
   // Makes slot `to` equal to slot `from`, in [first, end).
   uint64_t CopySlot(uint32_t from, uint32_t to, uint64_t first = 0, uint64_t end = UINT64_MAX);
 
-  // --- the bitmap on the wire, at 4 KiB granularity (drbd-metadata-resync.md 6.1.4)
-  // ----------------
+  // --- the bitmap on the wire, at 4 KiB granularity (drbd-metadata-resync.md 6.1.4) ----------
   uint64_t wire_bits() const;
   // The run that begins at wire bit `from` (< wire_bits()), at most `limit` bits of it.
   WireRun NextWireRun(uint32_t slot, uint64_t from, uint64_t limit = UINT64_MAX) const;

@@ -155,8 +155,7 @@ TEST(Bitmap, HugeDeviceCostsNothingUntilTouched) {
   EXPECT_EQ(bitmap.FindNextSet(30, bitmap.bits() - 1000), bitmap.bits() - 1);
 }
 
-// --- against a model
-// -------------------------------------------------------------------------------
+// --- against a model ---------------------------------------------------------------------------
 
 struct Model {
   std::vector<std::vector<bool>> slots;

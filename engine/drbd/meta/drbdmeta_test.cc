@@ -101,8 +101,7 @@ TEST_P(LayoutTest, WeCreateWhatTheyCreate) {
 
 INSTANTIATE_TEST_SUITE_P(Layouts, LayoutTest, ::testing::ValuesIn(Layouts()));
 
-// --- random states
-// ---------------------------------------------------------------------------------
+// --- random states -----------------------------------------------------------------------------
 
 class RandomState : public ::testing::TestWithParam<uint64_t> {
  protected:
@@ -279,8 +278,7 @@ TEST_P(RandomState, ApplyAlEqualsOurRecovery) {
 
 INSTANTIATE_TEST_SUITE_P(Seeds, RandomState, ::testing::Range<uint64_t>(0, 72));
 
-// --- single cases
-// ----------------------------------------------------------------------------------
+// --- single cases ------------------------------------------------------------------------------
 
 TEST(Drbdmeta, KernelsAndToolsAcceptACleanClose) {
   // Used by us, closed by us: drbdmeta sees clean metadata and prints our UUIDs.

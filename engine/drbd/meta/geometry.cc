@@ -10,7 +10,7 @@ namespace umblock::drbd::meta {
 namespace {
 
 // drbdmeta wants at least this much for any metadata device.
-constexpr uint64_t kMinDeviceBytes = 68 * 1024;
+constexpr uint64_t kMinDeviceBytes = uint64_t{68} * 1024;
 constexpr int64_t kBlockSectors = kSectorsPerBlock;
 
 uint64_t AlSectors(const MetaLayoutOptions& o) {

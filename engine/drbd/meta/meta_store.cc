@@ -22,13 +22,13 @@ class MetaStore::Operation {
   MetaStore& store_;
 };
 
-MetaStore::MetaStore(BlockDevice& device, const MetaOpenOptions& options, Superblock superblock,
-                     Geometry geometry, Bitmap bitmap)
+MetaStore::MetaStore(BlockDevice& device, const MetaOpenOptions& options,
+                     const Superblock& superblock, Geometry geometry, Bitmap bitmap)
     : superblock_access_(device, kSuperblockBytes),
       ring_access_(device, kRingPieceBytes),
       page_access_(device, kBitmapPieceBytes),
       data_device_(options.placement == Placement::kFlexExternal ? options.data_device : nullptr),
-      superblock_(std::move(superblock)),
+      superblock_(superblock),
       geometry_(geometry),
       bitmap_(std::move(bitmap)),
       page_mutex_(device.reactor()),

@@ -146,7 +146,7 @@ class MetaStore {
   static constexpr size_t kRingPieceBytes = 32 * 1024;
   static constexpr uint64_t kPagesPerRequest = kBitmapPieceBytes / kBlockBytes;
 
-  MetaStore(BlockDevice& device, const MetaOpenOptions& options, Superblock superblock,
+  MetaStore(BlockDevice& device, const MetaOpenOptions& options, const Superblock& superblock,
             Geometry geometry, Bitmap bitmap);
 
   Task<Status> LoadBitmap();
