@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Checks docs/traceability.md and docs/traceability.d/*.md against the results of a CI run.
 
     ci/check_traceability.py build/ci/results.json

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Runs the stages of CI in order and prints what each took.
 
     ci/run_stages.py              all stages

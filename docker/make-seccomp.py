@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Writes docker/seccomp.json: the system calls that umblockd, umctl and their start-up may make.
 
     docker/make-seccomp.py            rewrites the profile
