@@ -75,7 +75,11 @@ LogicalUnit::~LogicalUnit() {
 Task<void> LogicalUnit::Stop() {
   stopping_ = true;
   AbortMatching([](const Request&) { return true; });
-  while (!requests_.empty()) co_await changed_.Wait();
+  while (!requests_.empty() || waiting_ != 0) {
+    changed_.NotifyAll();
+    co_await device_.reactor().Yield();
+    if (!requests_.empty()) co_await changed_.Wait();
+  }
   co_await steps_.Join();
 }
 
@@ -380,7 +384,15 @@ void LogicalUnit::Reset() {
 }
 
 Task<void> LogicalUnit::WaitAborted() {
+  ++waiting_;
   while (aborted_running_ != 0) co_await changed_.Wait();
+  --waiting_;
+}
+
+Task<void> LogicalUnit::WaitRequestEnd() {
+  ++waiting_;
+  co_await changed_.Wait();
+  --waiting_;
 }
 
 void LogicalUnit::RaiseOthers(const LuNexus* cause, UnitAttention attention) {

@@ -78,7 +78,8 @@ class LogicalUnit final : private BlockDeviceObserver {
   void ClearTasks(LuNexus* cause);  // CLEAR TASK SET; other sessions hear of it
   void Reset();                     // LOGICAL UNIT RESET
   Task<void> WaitAborted();
-  WaitQueue::Awaiter WaitRequestEnd() { return changed_.Wait(); }
+  // Ends when some request has ended since, or the unit is going away.
+  Task<void> WaitRequestEnd();
 
  private:
   void OnDeviceChanged() override;
@@ -152,6 +153,7 @@ class LogicalUnit final : private BlockDeviceObserver {
   bool resuming_ = false;
   bool resume_again_ = false;
   bool stopping_ = false;
+  uint32_t waiting_ = 0;  // tasks inside one of the waits: the unit stays until they left
   WaitQueue changed_;
   TaskGroup steps_;
 };
