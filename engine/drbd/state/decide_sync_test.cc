@@ -415,6 +415,9 @@ TEST(DecideSync, Step11AutoDiscardReversesOnBothSides) {
   pair.a.policies.rr_conflict = pair.b.policies.rr_conflict = AfterSplitBrain::kAutoDiscard;
   ExpectSource(pair.FromB());
   ExpectTarget(pair.FromA());
+  // The crashed one was promoted, too: the one that never went away still keeps its data.
+  pair.a.role = Role::kPrimary;
+  ExpectSource(pair.FromB());
 }
 
 TEST(DecideSync, Step12MissedFinishFromASourceThatIsNotUpToDate) {

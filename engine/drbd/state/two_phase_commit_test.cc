@@ -1,277 +1,23 @@
-// Two-phase commits among nodes that exchange their packets through queues in any order: the
-// situations of drbd-states.md part D, and masks as recorded between real kernels.
+// Two-phase commits: masks as recorded between real kernels, and the situations of drbd-states.md
+// part D, one by one.
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <deque>
-#include <functional>
-#include <map>
-#include <memory>
 #include <random>
 #include <set>
+#include <string>
+#include <vector>
 
-#include "engine/drbd/state/connect_handshake.h"
-#include "engine/drbd/state/two_phase_coordinator.h"
-#include "engine/drbd/state/two_phase_participant.h"
+#include "engine/drbd/state/two_phase_cluster.h"
 
 namespace umblock::drbd {
 namespace {
 
-using Kind = TransactionAction::Kind;
-constexpr TransactionTiming kTiming;
-
-struct Member {
-  explicit Member(int id) : self(id), coordinator(id, kTiming), participant(id, kTiming) {}
-  int self;
-  TwoPhaseCoordinator coordinator;
-  TwoPhaseParticipant participant;
-  NodeMask direct = 0;
-  NodeMask connecting = 0;
-  NodeMask allow_two_primaries = 0;
-  bool primary = false;
-  bool data = true;
-  bool disk = true;
-  HandshakeState handshake = HandshakeState::kNotNeeded;
-  std::function<StateResult(const Transaction&)> check = [](const Transaction&) {
-    return StateResult::kSuccess;
-  };
-
-  // What happened.
-  std::vector<TransactionCommit> applied;
-  int undone = 0;
-  bool timer = false;
-  uint32_t timer_ms = 0;
-  std::set<int> deferring;
-  std::optional<StateResult> finished;
-  std::vector<std::string> trace;  // of own actions, in order
-
-  CoordinatorFacts Coordinating() const {
-    CoordinatorFacts facts;
-    facts.direct = direct;
-    facts.connecting = connecting;
-    facts.self_primary = primary;
-    facts.data_accessible = data;
-    facts.self_has_disk = disk;
-    facts.connections = direct | connecting;
-    facts.allow_two_primaries = allow_two_primaries;
-    facts.handshake = handshake;
-    return facts;
-  }
-  ParticipantFacts Participating() const {
-    ParticipantFacts facts;
-    facts.direct = direct;
-    facts.self_primary = primary;
-    facts.data_accessible = primary && data;
-    facts.own_transaction = coordinator.active();
-    facts.own_tid = coordinator.transaction().id.tid;
-    facts.max_possible_size = 1000 + static_cast<uint64_t>(self);
-    facts.diskful_primary = primary && disk;
-    facts.handshake = handshake;
-    return facts;
-  }
-};
-
-class Cluster {
- public:
-  explicit Cluster(int nodes, uint64_t seed = 1) : random_(seed) {
-    for (int i = 0; i < nodes; ++i) members_.push_back(std::make_unique<Member>(i));
-  }
-  Member& operator[](int node) { return *members_[static_cast<size_t>(node)]; }
-  int size() const { return static_cast<int>(members_.size()); }
-
-  void Link(int a, int b) {
-    (*this)[a].direct |= NodeBit(b);
-    (*this)[b].direct |= NodeBit(a);
-  }
-  void Mesh() {
-    for (int a = 0; a < size(); ++a) {
-      for (int b = a + 1; b < size(); ++b) Link(a, b);
-    }
-  }
-  // Both sides notice; what is under way is lost.
-  void Cut(int a, int b) {
-    queues_.erase({a, b});
-    queues_.erase({b, a});
-    NoticeLoss(a, b);
-    NoticeLoss(b, a);
-  }
-  void NoticeLoss(int node, int lost) {
-    Member& m = (*this)[node];
-    m.direct &= ~NodeBit(lost);
-    m.connecting &= ~NodeBit(lost);
-    Run(node, m.coordinator.OnPeerLost(lost, m.Coordinating()));
-    Run(node, m.participant.OnPeerLost(lost, m.Participating()));
-  }
-
-  void Start(int node, const Proposal& proposal, uint32_t tid = 0x1000) {
-    Transaction transaction;
-    transaction.id = {node, tid + static_cast<uint32_t>(node)};
-    transaction.proposal = proposal;
-    StartTransaction(node, transaction);
-  }
-  void StartTransaction(int node, const Transaction& transaction) {
-    Member& m = (*this)[node];
-    m.finished.reset();
-    Run(node, m.coordinator.Start(transaction, m.Coordinating()));
-  }
-
-  // Delivers one packet of a random link. False: nothing is under way.
-  bool Step() {
-    std::erase_if(queues_, [](const auto& entry) { return entry.second.empty(); });
-    if (queues_.empty()) return false;
-    auto it = queues_.begin();
-    std::advance(it, static_cast<long>(random_() % queues_.size()));
-    Deliver(it->first.first, it->first.second);
-    return true;
-  }
-  void Settle() {
-    int guard = 0;
-    while (Step()) ASSERT_LT(++guard, 100000) << "packets without end";
-  }
-  void Deliver(int from, int to) {
-    auto& queue = queues_[{from, to}];
-    ASSERT_FALSE(queue.empty());
-    const TransactionAction packet = queue.front();
-    queue.pop_front();
-    Receive(from, to, packet);
-  }
-  size_t UnderWay(int from, int to) { return queues_[{from, to}].size(); }
-
-  void Handshake(int node, HandshakeState state) {
-    Member& m = (*this)[node];
-    m.handshake = state;
-    Run(node, m.coordinator.OnHandshake(m.Coordinating()));
-    Run(node, m.participant.OnHandshake(m.Participating()));
-  }
-  void FireTimer(int node) {
-    Member& m = (*this)[node];
-    ASSERT_TRUE(m.timer);
-    m.timer = false;
-    if (m.coordinator.active()) {
-      Run(node, m.coordinator.OnTimeout(m.Coordinating()));
-    } else {
-      Run(node, m.participant.OnTimeout(m.Participating()));
-    }
-  }
-  void FireAll() {
-    for (int i = 0; i < size(); ++i) {
-      Member& m = (*this)[i];
-      for (int node : std::set<int>(m.deferring)) {
-        m.deferring.erase(node);
-        Run(i, m.participant.OnDeferTimeout(node, m.Participating()));
-      }
-      if (m.timer) FireTimer(i);
-    }
-    Settle();
-  }
-
-  TransactionReply last_reply_to(int node) { return last_reply_[node]; }
-  std::map<std::pair<int, int>, TransactionReply> replies;   // (from, to)
-  std::map<std::pair<int, int>, Transaction> prepares;       // (from, to)
-  std::map<std::pair<int, int>, TransactionCommit> commits;  // (from, to)
-
- private:
-  void Receive(int from, int to, const TransactionAction& packet) {
-    Member& m = (*this)[to];
-    switch (packet.kind) {
-      case Kind::kSendPrepare:
-        Run(to, m.participant.OnPrepare(from, packet.transaction, m.Participating()));
-        break;
-      case Kind::kSendCommit:
-        Run(to, m.participant.OnCommit(from, packet.commit, m.Participating()));
-        break;
-      case Kind::kSendAbort:
-        Run(to, m.participant.OnAbort(from, packet.transaction, m.Participating()));
-        break;
-      case Kind::kSendReply:
-        last_reply_[to] = packet.reply;
-        if (packet.reply.id.initiator == to) {
-          Run(to, m.coordinator.OnReply(from, packet.reply, m.Coordinating()));
-        } else {
-          Run(to, m.participant.OnSubReply(from, packet.reply, m.Participating()));
-        }
-        break;
-      default:
-        FAIL();
-    }
-  }
-
-  void Send(int from, const TransactionAction& action) {
-    Member& m = (*this)[from];
-    if (!Contains(m.direct | m.connecting, action.node)) return;
-    queues_[{from, action.node}].push_back(action);
-    const std::pair<int, int> way{from, action.node};
-    if (action.kind == Kind::kSendReply) replies[way] = action.reply;
-    if (action.kind == Kind::kSendPrepare) prepares[way] = action.transaction;
-    if (action.kind == Kind::kSendCommit) commits[way] = action.commit;
-  }
-
-  void Run(int node, const TransactionActions& actions) {
-    Member& m = (*this)[node];
-    for (const TransactionAction& action : actions) {
-      switch (action.kind) {
-        case Kind::kSendPrepare:
-        case Kind::kSendCommit:
-        case Kind::kSendAbort:
-        case Kind::kSendReply:
-          m.trace.push_back(action.kind == Kind::kSendPrepare  ? "prepare"
-                            : action.kind == Kind::kSendCommit ? "commit"
-                            : action.kind == Kind::kSendAbort  ? "abort"
-                                                               : "reply");
-          Send(node, action);
-          break;
-        case Kind::kCheckLocally:
-          Run(node, m.participant.OnLocalVote(m.check(action.transaction), m.Participating()));
-          break;
-        case Kind::kApply:
-          m.trace.push_back("apply");
-          m.applied.push_back(action.commit);
-          break;
-        case Kind::kUndo:
-          m.trace.push_back("undo");
-          ++m.undone;
-          break;
-        case Kind::kStartTimer:
-          m.timer = true;
-          m.timer_ms = action.milliseconds;
-          break;
-        case Kind::kStopTimer:
-          m.timer = false;
-          break;
-        case Kind::kStartDeferTimer:
-          m.deferring.insert(action.node);
-          break;
-        case Kind::kStopDeferTimer:
-          m.deferring.erase(action.node);
-          break;
-        case Kind::kAbortOwn:
-          Run(node, m.coordinator.OnAbortRequested(m.Coordinating()));
-          break;
-        case Kind::kSendInitialStates:
-          m.trace.push_back("states");
-          break;
-        case Kind::kFinished:
-          m.finished = action.result;
-          Run(node, m.participant.OnOwnTransactionEnded(m.Participating()));
-          break;
-        case Kind::kPing:
-          m.trace.push_back("ping");
-          break;
-      }
-    }
-  }
-
-  std::vector<std::unique_ptr<Member>> members_;
-  std::map<std::pair<int, int>, std::deque<TransactionAction>> queues_;
-  std::map<int, TransactionReply> last_reply_;
-  std::mt19937_64 random_;
-};
-
-Cluster Mesh(int nodes, uint64_t seed = 1) {
-  Cluster cluster(nodes, seed);
-  cluster.Mesh();
-  return cluster;
-}
+using testing::Cluster;
+using testing::Kind;
+using testing::kTiming;
+using testing::Member;
+using testing::Mesh;
 
 // --- Masks, as recorded ---
 
@@ -370,6 +116,16 @@ TEST(TwoPhaseCommit, RecordedDisconnectFromAPrimary) {
   EXPECT_EQ((c.replies[{0, 1}].weak_nodes), 0xfffffffffffffffe);
   EXPECT_EQ((c.commits[{1, 0}].primary_nodes), 1u);
   EXPECT_EQ((c.commits[{1, 0}].reachable_nodes), 1u);
+}
+
+// A Primary that leaves reports the node it leaves as weak.
+TEST(TwoPhaseCommit, LeavingPrimaryCountsTheOtherAsWeak) {
+  Cluster c = Mesh(3);
+  c[0].primary = true;
+  c.Start(0, ProposeDisconnect(1, OutdateOnDisconnect::kPeer));
+  c.Settle();
+  EXPECT_EQ((c.commits[{0, 1}].primary_nodes), NodeBit(0));
+  EXPECT_EQ(c[0].coordinator.weak_nodes(), ~(NodeBit(0) | NodeBit(2)));
 }
 
 // 93-93-93-three-reconcile, 8.9: the lost-peer probe of 2 over 1 finds the Primary 0.
@@ -764,7 +520,10 @@ TEST(TwoPhaseCommit, YieldTimesOutIfTheOwnOneDoesNotEnd) {
   ASSERT_EQ(actions.size(), 2u);
   EXPECT_EQ(actions[0].milliseconds, 750u);
   EXPECT_EQ(actions[1].kind, Kind::kAbortOwn);
+  EXPECT_TRUE(two.OnOwnTransactionEnded(facts).empty()) << "it has not ended";
+  EXPECT_TRUE(two.deferring());
   actions = two.OnDeferTimeout(0, facts);
+  ASSERT_EQ(actions.size(), 1u);
   EXPECT_EQ(actions[0].reply.vote, Vote::kRetry);
   EXPECT_FALSE(two.active());
 }
@@ -893,196 +652,6 @@ TEST(TwoPhaseCommit, BackOffGrowsAndIsBounded) {
   EXPECT_EQ(RetryBackoffBoundMs(kTiming, 0, 0), 100u);
   EXPECT_EQ(RetryBackoffMs(200, 0), 0u);
   EXPECT_EQ(RetryBackoffMs(200, 0xffffffff), 199u);
-}
-
-// --- Everybody or nobody ---
-
-// Scenario 46 and all its schedules: several nodes promote at once. Each refuses if it is Primary
-// itself or serves another; whoever commits is the only Primary.
-TEST(TwoPhaseCommit, CompetingPromotionsEndWithAtMostOnePrimary) {
-  int committed = 0;
-  for (uint64_t seed = 0; seed < 3000; ++seed) {
-    Cluster c = Mesh(3, seed);
-    std::mt19937_64 random(seed);
-    for (int i = 0; i < 3; ++i) {
-      Member& m = c[i];
-      m.check = [&m](const Transaction&) {
-        return m.primary ? StateResult::kTwoPrimaries : StateResult::kSuccess;
-      };
-    }
-    std::vector<int> starters{0, 1, 2};
-    std::ranges::shuffle(starters, random);
-    for (int node : starters) {
-      if (!c[node].participant.active()) c.Start(node, ProposePromote(false));
-      for (uint64_t steps = random() % 4; steps > 0; --steps) c.Step();
-      for (int i = 0; i < 3; ++i) c[i].primary = c[i].finished == StateResult::kSuccess;
-    }
-    while (c.Step()) {
-      for (int i = 0; i < 3; ++i) c[i].primary = c[i].finished == StateResult::kSuccess;
-    }
-    c.FireAll();
-    int primaries = 0;
-    for (int i = 0; i < 3; ++i) {
-      primaries += c[i].finished == StateResult::kSuccess;
-      ASSERT_FALSE(c[i].participant.active()) << seed;
-      ASSERT_FALSE(c[i].coordinator.active()) << seed;
-      ASSERT_FALSE(c[i].participant.deferring()) << seed;
-    }
-    ASSERT_LE(primaries, 1) << seed;
-    committed += primaries;
-  }
-  EXPECT_GT(committed, 300);
-}
-
-// Random connected topologies, random order, no loss: all apply or all undo; the masks are right.
-TEST(TwoPhaseCommit, EverybodyOrNobodyInAnyTopology) {
-  for (uint64_t seed = 0; seed < 1500; ++seed) {
-    std::mt19937_64 random(seed);
-    const int nodes = 2 + static_cast<int>(random() % 6);
-    Cluster c(nodes, seed);
-    for (int i = 1; i < nodes; ++i)
-      c.Link(i, static_cast<int>(random() % static_cast<uint64_t>(i)));
-    for (int i = 0; i < nodes; ++i) {
-      const int a = static_cast<int>(random() % static_cast<uint64_t>(nodes));
-      const int b = static_cast<int>(random() % static_cast<uint64_t>(nodes));
-      if (a != b) c.Link(a, b);
-    }
-    const int refuser =
-        random() % 3 == 0 ? static_cast<int>(random() % static_cast<uint64_t>(nodes)) : -1;
-    const int initiator = static_cast<int>(random() % static_cast<uint64_t>(nodes));
-    if (refuser >= 0) {
-      c[refuser].check = [](const Transaction&) { return StateResult::kDeviceInUse; };
-    }
-    c.Start(initiator, ProposePromote(false));
-    c.Settle();
-    const bool want = refuser < 0 || refuser == initiator;
-    ASSERT_EQ(c[initiator].finished == StateResult::kSuccess, want) << seed;
-    if (want) {
-      ASSERT_EQ(c[initiator].coordinator.members(), (NodeMask{1} << nodes) - 1) << seed;
-    }
-    for (int i = 0; i < nodes; ++i) {
-      ASSERT_EQ(c[i].applied.size(), want ? 1u : 0u) << seed << " node " << i;
-      ASSERT_FALSE(c[i].participant.active()) << seed << " node " << i;
-      ASSERT_FALSE(c[i].timer) << seed << " node " << i;
-    }
-  }
-}
-
-// With losses at any moment, everybody is free again once the timers have run, nobody applies what
-// was never committed, and nobody applies twice.
-TEST(TwoPhaseCommit, LossesLeaveNobodyStuck) {
-  for (uint64_t seed = 0; seed < 3000; ++seed) {
-    std::mt19937_64 random(seed);
-    Cluster c = Mesh(4, seed);
-    c.Start(static_cast<int>(random() % 4), ProposePromote(false));
-    for (int round = 0; round < 12; ++round) {
-      for (uint64_t steps = random() % 3; steps > 0; --steps) c.Step();
-      const int a = static_cast<int>(random() % 4);
-      const int b = static_cast<int>(random() % 4);
-      if (a != b && random() % 3 == 0 && Contains(c[a].direct, b)) c.Cut(a, b);
-    }
-    c.Settle();
-    c.FireAll();
-    bool success = false;
-    for (int i = 0; i < 4; ++i) success = success || c[i].finished == StateResult::kSuccess;
-    for (int i = 0; i < 4; ++i) {
-      ASSERT_FALSE(c[i].participant.active()) << seed;
-      ASSERT_FALSE(c[i].coordinator.active()) << seed;
-      ASSERT_LE(c[i].applied.size(), success ? 1u : 0u) << seed;
-    }
-  }
-}
-
-// --- Connect handshake ---
-
-SyncDecision Decision(SyncVerdict verdict, SyncDirection direction = SyncDirection::kNone) {
-  SyncDecision d;
-  d.verdict = verdict;
-  d.direction = direction;
-  return d;
-}
-
-TEST(ConnectHandshake, PacketsBeforeThePrepareDoNotCount) {
-  ConnectHandshake h;
-  EXPECT_EQ(h.state(), HandshakeState::kNotNeeded);
-  EXPECT_FALSE(h.OnUuids(0));
-  EXPECT_FALSE(h.OnState(0));
-  h.Begin({0});
-  EXPECT_EQ(h.state(), HandshakeState::kPending);
-  EXPECT_FALSE(h.OnState(0)) << "UUIDs come first";
-  EXPECT_TRUE(h.OnUuids(0));
-  EXPECT_TRUE(h.OnState(0));
-  h.OnDecision(0, Decision(SyncVerdict::kProceed));
-  EXPECT_EQ(h.state(), HandshakeState::kReady);
-}
-
-TEST(ConnectHandshake, EveryVolumeIsWaitedFor) {
-  ConnectHandshake h;
-  h.Begin({0, 7});
-  h.OnUuids(0);
-  h.OnDecision(0, Decision(SyncVerdict::kProceed));
-  EXPECT_EQ(h.state(), HandshakeState::kPending);
-  EXPECT_FALSE(h.OnUuids(3)) << "a volume only the peer has";
-  h.OnUuids(7);
-  h.OnDecision(7, Decision(SyncVerdict::kDisconnect));
-  EXPECT_EQ(h.state(), HandshakeState::kWantsDisconnect);
-}
-
-TEST(ConnectHandshake, RepeatedStatesDoNotOverwrite) {
-  ConnectHandshake h;
-  h.Begin({0});
-  h.OnUuids(0);
-  h.OnDecision(0, Decision(SyncVerdict::kRetry));
-  EXPECT_FALSE(h.OnState(0));
-  h.OnDecision(0, Decision(SyncVerdict::kProceed));
-  EXPECT_EQ(h.state(), HandshakeState::kWantsRetry);
-  h.Begin({0});  // a new attempt starts over
-  EXPECT_EQ(h.state(), HandshakeState::kPending);
-}
-
-TEST(ConnectHandshake, NoVolumesIsReadyAtOnce) {
-  ConnectHandshake h;
-  h.Begin({});
-  EXPECT_EQ(h.state(), HandshakeState::kReady);
-  h.OnRefused();
-  EXPECT_EQ(h.state(), HandshakeState::kWantsDisconnect);
-}
-
-TEST(ConnectHandshake, TargetsAreOutdatedAfterAFailedConnect) {
-  ConnectHandshake h;
-  h.Begin({0, 1, 2});
-  for (int v : {0, 1, 2}) h.OnUuids(v);
-  h.OnDecision(0, Decision(SyncVerdict::kProceed, SyncDirection::kTarget));
-  SyncDecision refused = Decision(SyncVerdict::kDisconnect);
-  refused.would_be_target = true;
-  h.OnDecision(1, refused);
-  h.OnDecision(2, Decision(SyncVerdict::kProceed, SyncDirection::kSource));
-  EXPECT_EQ(h.WouldBeTargets(), (std::vector<int>{0, 1}));
-}
-
-// 4.8, last table.
-TEST(ConnectHandshake, FollowUp) {
-  const auto policy = AfterSplitBrain::kDisconnect;
-  const auto retry = AfterSplitBrain::kRetryConnect;
-  EXPECT_EQ(AfterConnect(StateResult::kSuccess, policy, false), ConnectFollowUp::kConnected);
-  EXPECT_EQ(AfterConnect(StateResult::kConcurrentStateChange, policy, false),
-            ConnectFollowUp::kRetryIn50Ms);
-  EXPECT_EQ(AfterConnect(StateResult::kTimeout, policy, false), ConnectFollowUp::kRetryIn50Ms);
-  EXPECT_EQ(AfterConnect(StateResult::kHandshakeRetry, policy, false),
-            ConnectFollowUp::kOutdateAndRetryIn1s);
-  EXPECT_EQ(AfterConnect(StateResult::kHandshakeDisconnect, retry, false),
-            ConnectFollowUp::kDisconnect);
-  for (const auto code : {StateResult::kCwFailedByPeer, StateResult::kTwoPrimaries}) {
-    EXPECT_EQ(AfterConnect(code, policy, false), ConnectFollowUp::kDisconnect);
-    EXPECT_EQ(AfterConnect(code, retry, false), ConnectFollowUp::kOutdateAndRetryIn1s);
-    EXPECT_EQ(AfterConnect(code, policy, true), ConnectFollowUp::kOutdateAndRetryIn1s);
-  }
-  EXPECT_EQ(AfterConnect(StateResult::kPrimaryReader, policy, false),
-            ConnectFollowUp::kWaitForReaders);
-  EXPECT_EQ(AfterConnect(StateResult::kNeedConnection, policy, false),
-            ConnectFollowUp::kNetworkFailure);
-  EXPECT_TRUE(StartsConnect(0, 1));
-  EXPECT_FALSE(StartsConnect(1, 0));
 }
 
 }  // namespace
