@@ -81,6 +81,8 @@ def main():
             if not named and not is_open:
                 problems.append(f"{where}: neither a test nor 'open': {row[:100]}")
             for name in named:
+                if name == "stage:traceability":  # this very run
+                    continue
                 if name.startswith("stage:") and name not in stages:
                     problems.append(f"{where}: {name} did not run")
                     continue
