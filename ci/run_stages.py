@@ -32,6 +32,7 @@ JOBS = os.cpu_count() or 2
 # Tests that run threads of the runtime and the server.
 TSAN_TESTS = ["uring_test", "fuse_test", "server_test", "iscsi_uring_test", "block_remote_test"]
 FUZZ_SECONDS = 10
+RELEASE_TARGETS = ["umblockd", "umctl", "lossyfs"]
 SOURCES = [".cc", ".h"]
 
 
@@ -147,7 +148,12 @@ class Ci:
             raise StageFailed("clang-tidy has complaints")
 
     def release(self):
-        self.build("release")
+        """What runs end to end; the tests were built by asan."""
+        run("cmake", "--preset", "release")
+        listing = subprocess.run(["ninja", "-C", str(BUILD / "release"), "-t", "targets", "all"],
+                                 capture_output=True, text=True, check=True).stdout
+        known = {line.split(":")[0] for line in listing.splitlines()}
+        run("cmake", "--build", BUILD / "release", "--", *[t for t in RELEASE_TARGETS if t in known])
 
     def e2e(self):
         self.pytest("e2e", "e2e", "--ignore=e2e/containers")
