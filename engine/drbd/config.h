@@ -8,11 +8,11 @@
 
 #include "engine/base/error.h"
 #include "engine/base/socket_address.h"
+#include "engine/drbd/state/node_mask.h"
 #include "engine/runtime/time.h"
 
 namespace umblock::drbd {
 
-inline constexpr int kMaxNodes = 32;       // node ids 0 … 31
 inline constexpr int kMaxVolumes = 65535;  // volume numbers 0 … 65534
 
 enum class Protocol : uint8_t { kA = 1, kB = 2, kC = 3 };

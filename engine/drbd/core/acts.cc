@@ -1,0 +1,335 @@
+// What an administrator may ask of a resource: roles and connections. Disks: acts_disk.cc.
+#include <algorithm>
+
+#include "engine/drbd/core/resource_impl.h"
+#include "engine/drbd/state/membership.h"
+
+namespace umblock::drbd {
+
+Status ResourceImpl::Refused(std::string_view act, const StateRefusal& refusal) const {
+  Error error = refusal.ToError();
+  return std::unexpected(error.Within(fmt::format("{} resource {}", act, name())));
+}
+
+Status ResourceImpl::Refused(std::string_view act, StateResult result) const {
+  StateRefusal refusal;
+  refusal.code = result;
+  if (result == StateResult::kCwFailedByPeer && transactions_.refused_by() != kNoNode) {
+    refusal.detail = fmt::format("node {} declined; its log says why", transactions_.refused_by());
+  }
+  return Refused(act, refusal);
+}
+
+Status ResourceImpl::NotFoundVolume(int number) const {
+  return MakeError(ErrorCode::kNotFound, "resource {} has no volume {}", name(), number);
+}
+
+Status ResourceImpl::NotFoundPeer(int node) const {
+  return MakeError(ErrorCode::kNotFound, "resource {} has no peer with node id {}", name(), node);
+}
+
+std::string ResourceImpl::DescribeAllOpeners() const {
+  std::string text;
+  for (const auto& [number, of] : volumes_) {
+    if (!of->open()) continue;
+    if (!text.empty()) text += "; ";
+    text += fmt::format("{} is open by {}", of->name(), of->DescribeOpeners());
+  }
+  return text;
+}
+
+// --- peers -----------------------------------------------------------------------------------------
+
+Status ResourceImpl::AddPeer(const PeerConfig& config) {
+  UMBLOCK_TRY(Validate(config));
+  if (config.node_id == own_node()) {
+    return MakeError(ErrorCode::kInvalidArgument, "resource {}: node id {} is this node's own",
+                     name(), config.node_id);
+  }
+  if (connections_.contains(config.node_id)) {
+    return MakeError(ErrorCode::kAlreadyExists, "resource {} has a peer with node id {} already",
+                     name(), config.node_id);
+  }
+  auto link = std::make_unique<Connection>(*this, config);
+  for (auto& [number, of] : volumes_) {
+    if (of->disk() == nullptr) continue;
+    Result<uint32_t> slot = of->disk()->AssignSlot(config.node_id);
+    if (!slot) return std::unexpected(slot.error());
+    of->disk()->ScheduleSuperblock();
+  }
+  PeerState& peer = state_.peer(config.node_id);
+  peer = {};
+  peer.configured = true;
+  for (auto& [number, of] : volumes_) {
+    state_.Volume(number)->peer(config.node_id) = {};
+    of->AddPeer(*link);
+  }
+  connections_.emplace(config.node_id, std::move(link));
+  return Ok();
+}
+
+Task<Status> ResourceImpl::RemovePeer(int node, bool force) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  Connection* link = connection(node);
+  if (link == nullptr) co_return NotFoundPeer(node);
+  if (link->wanted() && !force) {
+    co_return MakeError(ErrorCode::kFailedPrecondition,
+                        "{} is {}; disconnect it first, or use force", link->name(),
+                        ConnectionStateName(link->state().connection));
+  }
+  co_await link->Stop();
+  for (auto& [number, of] : volumes_) {
+    of->RemovePeer(node);
+    state_.Volume(number)->peer(node) = {};
+  }
+  connections_.erase(node);
+  state_.peer(node) = {};
+  co_return Ok();
+}
+
+Task<Status> ResourceImpl::Connect(int node, ConnectOptions options) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  Connection* link = connection(node);
+  if (link == nullptr) co_return NotFoundPeer(node);
+  if (stopping_) co_return MakeError(ErrorCode::kUnavailable, "resource {} is stopping", name());
+  co_return co_await link->Start(options);
+}
+
+Task<Status> ResourceImpl::Disconnect(int node, bool force) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  Connection* link = connection(node);
+  if (link == nullptr) co_return NotFoundPeer(node);
+  if (!force && link->state().connected()) {
+    DisconnectFacts facts;
+    facts.fencing = link->state().fencing != FencingPolicy::kDontCare;
+    facts.quorum = state_.quorum.enabled();
+    facts.own_role = state_.role;
+    facts.peer_role = link->state().role;
+    OutdateOnDisconnect outdate = WhoIsOutdated(facts);
+    Edit edit = [node, outdate](ResourceState& next) {
+      next.peer(node).connection = ConnectionState::kDisconnecting;
+      for (VolumeState& volume : next.volumes) {
+        if (outdate == OutdateOnDisconnect::kSelf) volume.disk = DiskState::kOutdated;
+        if (outdate == OutdateOnDisconnect::kPeer) volume.peer(node).disk = DiskState::kOutdated;
+      }
+    };
+    ChangeOptions options{.ignore_failed_outdate = true};
+    NodeMask primaries = 0;
+    StateResult result = co_await transactions_.Run(
+        {.proposal = ProposeDisconnect(node, outdate),
+         .apply =
+             [&](const TransactionCommit& commit) {
+               primaries = commit.primary_nodes;
+               (void)Change("disconnect was asked for", options, edit);
+             },
+         .check = [&] { return Check(options, edit); },
+         .retry = true});
+    if (!Succeeded(result) && link->state().connected()) {
+      co_return Refused("disconnect", result);
+    }
+    // The commit must have left before the sockets are closed.
+    co_await link->FlushSends();
+    co_await link->Stop();
+    if (MustOutdateAtCommit(own_node(), primaries, state_.connected(), false)) {
+      (void)Change("a Primary exists that is not connected to this node", {.hard = true},
+                   [](ResourceState& next) {
+                     for (VolumeState& volume : next.volumes) {
+                       if (volume.disk > DiskState::kOutdated) volume.disk = DiskState::kOutdated;
+                     }
+                   });
+    }
+    co_return Ok();
+  }
+  co_await link->Stop();
+  co_return Ok();
+}
+
+// --- roles -----------------------------------------------------------------------------------------
+
+// Every connected peer has answered a ping: those that are dead are known to be.
+Task<bool> ResourceImpl::PingAll() {
+  bool all = true;
+  std::vector<int> nodes;
+  for (auto& [node, link] : connections_) {
+    if (link->state().connected()) nodes.push_back(node);
+  }
+  for (int node : nodes) {
+    Connection* link = connection(node);
+    if (link != nullptr && !co_await link->PingRoundTrip()) all = false;
+  }
+  co_return all;
+}
+
+// No volume is in between: a disk that is only Consistent, a link that is being cleaned up.
+Task<void> ResourceImpl::WaitSettled(Duration timeout) {
+  Time until = reactor_.Now() + timeout;
+  while (reactor_.Now() < until) {
+    bool settled = !probing_;
+    for (const VolumeState& volume : state_.volumes) {
+      if (volume.disk == DiskState::kConsistent || volume.disk == DiskState::kNegotiating) {
+        settled = false;
+      }
+    }
+    for (auto& [node, link] : connections_) {
+      ConnectionState now = link->state().connection;
+      if (now >= ConnectionState::kTimeout && now <= ConnectionState::kTearDown) settled = false;
+    }
+    if (settled) co_return;
+    co_await changed_.WaitFor(until - reactor_.Now());
+  }
+}
+
+Task<Status> ResourceImpl::StoreAll() {
+  for (auto& [number, of] : volumes_) {
+    if (of->disk() == nullptr) continue;
+    of->CountLower(1);
+    Status status = co_await of->StoreMetaFlagsNow();
+    of->CountLower(-1);
+    if (!status) co_return status;
+  }
+  co_return Ok();
+}
+
+Task<Status> ResourceImpl::Promote(bool force) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  if (stopping_) co_return MakeError(ErrorCode::kUnavailable, "resource {} is stopping", name());
+  if (state_.role == Role::kPrimary) co_return Ok();
+  bool treat_local = false;
+  bool waited_for_primary = false;
+  Duration ping_timeout = 500ms;
+  for (auto& [node, link] : connections_) {
+    ping_timeout = std::max(ping_timeout, link->config().net.ping_timeout);
+  }
+  std::vector<int> treated;
+  Edit edit = [&](ResourceState& next) {
+    next.role = Role::kPrimary;
+    treated.clear();
+    for (VolumeState& volume : next.volumes) {
+      if (!treat_local || DataAccessible(state_, *state_.Volume(volume.number))) continue;
+      if (volume.disk < DiskState::kInconsistent || volume.disk >= DiskState::kUpToDate) continue;
+      volume.disk = DiskState::kUpToDate;
+      treated.push_back(volume.number);
+    }
+  };
+  StateResult result = StateResult::kUnknownError;
+  StateRefusal refusal;
+  for (int attempt = 0, collisions = 0; attempt < 4;) {
+    co_await PingAll();
+    co_await WaitSettled(2s + ping_timeout);
+    // The superblock says Primary before the first write: a crash would else leave an activity log
+    // that nobody applies.
+    for (auto& [number, of] : volumes_) of->Quiesce(true);
+    refusal = {};
+    result = co_await transactions_.Run(
+        {.proposal = ProposePromote(treat_local),
+         .apply = [&](const TransactionCommit&) { (void)Change("promote was asked for", {}, edit); },
+         .check =
+             [&] {
+               StateCheck check = Check({}, edit);
+               if (!check) refusal = check.error();
+               return check;
+             },
+         .retry = false});
+    if (Succeeded(result) && state_.role != Role::kPrimary) result = StateResult::kInterrupted;
+    Status stored = Ok();
+    if (Succeeded(result)) stored = co_await StoreAll();
+    for (auto& [number, of] : volumes_) of->Quiesce(false);
+    if (!stored) {
+      (void)Change("the superblock could not be written", {.hard = true, .ignore_openers = true},
+                   [](ResourceState& next) { next.role = Role::kSecondary; });
+      co_return stored;
+    }
+    if (Succeeded(result)) break;
+    if ((result == StateResult::kConcurrentStateChange || result == StateResult::kTimeout ||
+         result == StateResult::kInTransientState) &&
+        ++collisions < 20) {
+      co_await Sleep(reactor_, std::chrono::milliseconds(50 + reactor_.Random64() % 200));
+      continue;
+    }
+    ++attempt;
+    if (result == StateResult::kNoUpToDateDisk && force && !treat_local) {
+      treat_local = true;
+      continue;
+    }
+    if (result == StateResult::kTwoPrimaries && !waited_for_primary) {
+      waited_for_primary = true;
+      co_await Sleep(reactor_, ping_timeout);
+      continue;
+    }
+    break;
+  }
+  if (!Succeeded(result)) {
+    if (refusal.code == result) co_return Refused("promote", refusal);
+    co_return Refused("promote", result);
+  }
+  for (int number : treated) {
+    Volume* of = volume(number);
+    if (of == nullptr) continue;
+    UMBLOCK_CO_TRY(co_await MakeNewUuid(*of, true));
+    of->state().owes_new_uuid = false;
+    for (auto& [node, device] : of->peers()) {
+      if (device->state().repl < ReplicationState::kEstablished) continue;
+      device->consider_resync = true;
+      device->connection().SendState(*device);
+    }
+  }
+  Readmit();
+  co_return Ok();
+}
+
+// Everything that was sent has been acknowledged as stable (drbd-io-path.md A.12, demotion).
+Task<void> ResourceImpl::DrainWrites() {
+  for (auto& [number, of] : volumes_) {
+    if (!suspended()) co_await of->WaitIdle();
+  }
+  CloseEpoch();
+  ScheduleProgress();
+  while (!log_.empty() && !suspended()) co_await changed_.WaitFor(100ms);
+  peer_acks_.Flush();
+}
+
+Task<Status> ResourceImpl::Demote(bool force) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  if (state_.role != Role::kPrimary) co_return Ok();
+  ChangeOptions options{.ignore_openers = force};
+  Edit edit = [](ResourceState& next) { next.role = Role::kSecondary; };
+  StateCheck first = Check(options, edit);
+  if (!first) {
+    StateRefusal refusal = first.error();
+    if (refusal.code == StateResult::kDeviceInUse) refusal.detail = DescribeAllOpeners();
+    co_return Refused("demote", refusal);
+  }
+  for (auto& [number, of] : volumes_) of->Quiesce(true);
+  co_await DrainWrites();
+  StateResult result = co_await transactions_.Run(
+      {.proposal = ProposeDemote(),
+       .apply = [&](const TransactionCommit&) { (void)Change("demote was asked for", options, edit); },
+       .check = [&] { return Check(options, edit); },
+       .retry = true});
+  if (Succeeded(result)) {
+    for (auto& [number, of] : volumes_) {
+      if (of->disk() == nullptr) continue;
+      of->CountLower(1);
+      co_await of->disk()->WriteBitmap();
+      co_await of->StoreMetaFlagsNow();
+      of->CountLower(-1);
+    }
+  }
+  for (auto& [number, of] : volumes_) of->Quiesce(false);
+  if (!Succeeded(result)) co_return Refused("demote", result);
+  co_return Ok();
+}
+
+Task<Status> ResourceImpl::SetSuspended(bool suspend) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  StateCheck check = Change(suspend ? "suspend-io was asked for" : "resume-io was asked for", {},
+                            [suspend](ResourceState& next) { next.susp_user = suspend; });
+  if (!check) co_return Refused(suspend ? "suspend I/O of" : "resume I/O of", check.error());
+  if (suspend) {
+    // What is under way ends; nothing new begins.
+    while (!log_.empty()) co_await changed_.WaitFor(100ms);
+  }
+  co_return Ok();
+}
+
+}  // namespace umblock::drbd

@@ -1,0 +1,309 @@
+// What an administrator may ask of volumes and their disks.
+#include <algorithm>
+
+#include "engine/drbd/core/resource_impl.h"
+#include "engine/drbd/state/uuid_events.h"
+
+namespace umblock::drbd {
+
+Status ResourceImpl::AddVolume(const VolumeConfig& config) {
+  UMBLOCK_TRY(Validate(config));
+  if (volumes_.contains(config.number)) {
+    return MakeError(ErrorCode::kAlreadyExists, "resource {} has a volume {} already", name(),
+                     config.number);
+  }
+  for (auto& [node, link] : connections_) {
+    if (!link->wanted()) continue;
+    return MakeError(ErrorCode::kFailedPrecondition,
+                     "{} is {}; volumes are added while a resource is disconnected: disconnect it "
+                     "first",
+                     link->name(), ConnectionStateName(link->state().connection));
+  }
+  VolumeState fresh;
+  fresh.number = config.number;
+  auto at = std::find_if(state_.volumes.begin(), state_.volumes.end(),
+                         [&](const VolumeState& v) { return v.number > config.number; });
+  state_.volumes.insert(at, fresh);
+  auto added = std::make_unique<Volume>(*this, config);
+  for (auto& [node, link] : connections_) added->AddPeer(*link);
+  volumes_.emplace(config.number, std::move(added));
+  return Ok();
+}
+
+Task<Status> ResourceImpl::RemoveVolume(int number) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  Volume* of = volume(number);
+  if (of == nullptr) co_return NotFoundVolume(number);
+  if (of->disk() != nullptr) {
+    co_return MakeError(ErrorCode::kFailedPrecondition, "{} is attached; detach it first",
+                        of->name());
+  }
+  if (of->open()) {
+    co_return MakeError(ErrorCode::kFailedPrecondition, "{} is open by {}; close it first",
+                        of->name(), of->DescribeOpeners());
+  }
+  for (auto& [node, link] : connections_) {
+    if (!link->wanted()) continue;
+    co_return MakeError(ErrorCode::kFailedPrecondition,
+                        "{} is {}; volumes are removed while a resource is disconnected: "
+                        "disconnect it first",
+                        link->name(), ConnectionStateName(link->state().connection));
+  }
+  co_await of->WaitIdle();
+  of->peers().clear();
+  volumes_.erase(number);
+  std::erase_if(state_.volumes, [number](const VolumeState& v) { return v.number == number; });
+  co_return Ok();
+}
+
+// --- attach and detach -----------------------------------------------------------------------------
+
+Task<Status> ResourceImpl::Attach(AttachRequest request) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  int number = request.volume;
+  Volume* of = volume(number);
+  if (of == nullptr) co_return NotFoundVolume(number);
+  if (stopping_) co_return MakeError(ErrorCode::kUnavailable, "resource {} is stopping", name());
+  if (of->disk() != nullptr || of->state().disk != DiskState::kDiskless) {
+    co_return MakeError(ErrorCode::kFailedPrecondition, "{} has a disk already ({}); detach it first",
+                        of->name(), DiskStateName(of->state().disk));
+  }
+  auto set_disk = [&](DiskState to, std::string_view reason) {
+    return Change(reason, {.hard = true},
+                  [number, to](ResourceState& next) { next.Volume(number)->disk = to; });
+  };
+  (void)set_disk(DiskState::kAttaching, "attach was asked for");
+  Status opened = co_await of->OpenDisk(request);
+  if (opened) opened = co_await FinishAttach(*of);
+  if (!opened) {
+    co_await of->CloseDisk(false);
+    (void)set_disk(DiskState::kDiskless, opened.error().message());
+  }
+  co_return opened;
+}
+
+Task<Status> ResourceImpl::FinishAttach(Volume& of) {
+  int number = of.number();
+  Disk& disk = *of.disk();
+  for (auto& [node, link] : connections_) {
+    Result<uint32_t> slot = disk.AssignSlot(node);
+    if (!slot) co_return std::unexpected(slot.error());
+  }
+  const meta::Superblock& sb = disk.superblock();
+  if (state_.role == Role::kPrimary && of.exposed_uuid != 0 &&
+      !SameUuid(of.exposed_uuid, disk.uuids().current())) {
+    bool peer_has_it = false;
+    for (auto& [node, device] : of.peers()) {
+      peer_has_it = peer_has_it || device->state().disk == DiskState::kUpToDate;
+    }
+    if (!peer_has_it) {
+      co_return MakeError(ErrorCode::kFailedPrecondition,
+                          "{}: the disk has another data generation than the one in use, and no peer "
+                          "with current data is connected",
+                          of.name());
+    }
+  }
+  // A node that kept running as Primary without its disk has not crashed (7.2).
+  of.crashed_primary =
+      sb.Has(meta::kMdCrashedPrimary) && !(state_.role == Role::kPrimary && of.exposed_uuid != 0);
+  uint64_t effective = sb.effective_sectors;
+  if (effective != 0) of.SetSize(effective);
+  UMBLOCK_CO_TRY(AgreeOnSize(of));
+  of.UpdateGeometry();
+
+  bool negotiate = false;
+  for (auto& [node, device] : of.peers()) {
+    negotiate = negotiate || (device->state().repl >= ReplicationState::kEstablished &&
+                              device->state().disk >= DiskState::kInconsistent);
+  }
+  if (!negotiate) {
+    RefreshFacts();
+    StateCheck check = Change("attached", {.hard = true}, [number](ResourceState& next) {
+      VolumeState* volume = next.Volume(number);
+      volume->disk = volume->disk_from_metadata;
+      for (int node = 0; node < kNodeIds; ++node) {
+        PeerDeviceState& peer = volume->peer(node);
+        if (volume->slots[static_cast<size_t>(node)].outdated && peer.repl < ReplicationState::kEstablished) {
+          peer.disk = DiskState::kOutdated;
+        }
+      }
+    });
+    if (!check) co_return Refused("attach a disk of", check.error());
+    co_return co_await of.StoreMetaFlagsNow();
+  }
+  StateResult result = co_await transactions_.Run(
+      {.proposal = ProposeAttach(number),
+       .apply =
+           [&](const TransactionCommit&) {
+             (void)Change("attached", {.hard = true}, [number](ResourceState& next) {
+               VolumeState* volume = next.Volume(number);
+               volume->disk = DiskState::kNegotiating;
+               for (PeerDeviceState& peer : volume->peers) {
+                 peer.negotiation_result = ReplicationState::kOff;
+               }
+             });
+           },
+       .check = nullptr,
+       .retry = true});
+  if (!Succeeded(result)) co_return Refused("attach a disk of", result);
+  for (auto& [node, device] : of.peers()) {
+    if (device->state().repl < ReplicationState::kEstablished) continue;
+    device->connection().SendSizes(*device);
+    device->connection().SendUuids(*device, 0);
+    device->connection().SendState(*device);
+  }
+  Time until = reactor_.Now() + 30s;
+  while (of.state().disk == DiskState::kNegotiating && reactor_.Now() < until) {
+    co_await changed_.WaitFor(until - reactor_.Now());
+  }
+  if (of.state().disk < DiskState::kInconsistent) {
+    co_return MakeError(ErrorCode::kFailedPrecondition,
+                        "{}: the data on this disk does not fit that of the connected peer: {}",
+                        of.name(), of.disk_reason);
+  }
+  co_return co_await of.StoreMetaFlagsNow();
+}
+
+Task<Status> ResourceImpl::Detach(int number, bool force) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  Volume* of = volume(number);
+  if (of == nullptr) co_return NotFoundVolume(number);
+  if (of->disk() == nullptr) co_return Ok();
+  if (force) {
+    FailDisk(*of, "detach was forced");
+    while (of->disk() != nullptr) co_await changed_.Wait();
+    co_return Ok();
+  }
+  if (of->open() && state_.role == Role::kPrimary) {
+    bool elsewhere = false;
+    for (auto& [node, device] : of->peers()) {
+      elsewhere = elsewhere || (device->state().repl >= ReplicationState::kEstablished &&
+                                device->state().disk == DiskState::kUpToDate);
+    }
+    if (!elsewhere) {
+      co_return MakeError(ErrorCode::kFailedPrecondition,
+                          "{} is open by {} and no peer has its data; close it first", of->name(),
+                          of->DescribeOpeners());
+    }
+  }
+  Edit edit = [number](ResourceState& next) { next.Volume(number)->disk = DiskState::kDetaching; };
+  of->Quiesce(true);
+  co_await of->WaitIdle();
+  StateResult result = co_await transactions_.Run(
+      {.proposal = ProposeDetach(number),
+       .apply = [&](const TransactionCommit&) { (void)Change("detach was asked for", {}, edit); },
+       .check = [&] { return Check({}, edit); },
+       .retry = true});
+  if (Succeeded(result)) {
+    for (auto& [node, device] : of->peers()) {
+      co_await device->target.Stop();
+    }
+    while (!log_.empty()) co_await changed_.WaitFor(100ms);
+    bool primary = state_.role == Role::kPrimary;
+    co_await of->disk()->WriteBitmap();
+    meta::Superblock& sb = of->disk()->superblock();
+    sb.Set(meta::kMdPrimaryInd, false);
+    sb.Set(meta::kMdCrashedPrimary, of->crashed_primary);
+    // Data that goes on elsewhere makes this copy old.
+    if (primary || state_.connected_primaries() != 0) sb.Set(meta::kMdWasUpToDate, false);
+    if (primary) of->exposed_uuid = of->disk()->uuids().current();
+    co_await of->disk()->WriteSuperblock();
+    co_await of->CloseDisk(true);
+    (void)Change("detach was asked for", {.hard = true}, [number](ResourceState& next) {
+      next.Volume(number)->disk = DiskState::kDiskless;
+    });
+    if (primary) OweNewUuid(*of);
+  }
+  of->Quiesce(false);
+  if (!Succeeded(result)) co_return Refused("detach a disk of", result);
+  co_return Ok();
+}
+
+// --- data ------------------------------------------------------------------------------------------
+
+Task<Status> ResourceImpl::Invalidate(int number, int node, bool remote) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  Volume* of = volume(number);
+  if (of == nullptr) co_return NotFoundVolume(number);
+  if (connection(node) == nullptr) co_return NotFoundPeer(node);
+  ReplicationState repl =
+      remote ? ReplicationState::kStartingSyncS : ReplicationState::kStartingSyncT;
+  Edit edit = [=](ResourceState& next) {
+    VolumeState* volume = next.Volume(number);
+    volume->peer(node).repl = repl;
+    if (remote) {
+      volume->peer(node).disk = DiskState::kInconsistent;
+    } else {
+      volume->disk = DiskState::kInconsistent;
+    }
+  };
+  StateRefusal refusal;
+  StateResult result = co_await transactions_.Run(
+      {.proposal = ProposeResync(node, number, repl),
+       .apply =
+           [&](const TransactionCommit&) { (void)Change("invalidate was asked for", {}, edit); },
+       .check =
+           [&] {
+             StateCheck check = Check({}, edit);
+             if (!check) refusal = check.error();
+             return check;
+           },
+       .retry = true});
+  if (Succeeded(result)) co_return Ok();
+  if (refusal.code == result) co_return Refused("invalidate data of", refusal);
+  co_return Refused("invalidate data of", result);
+}
+
+Task<Status> ResourceImpl::SetPause(int number, int node, bool paused) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  if (volume(number) == nullptr) co_return NotFoundVolume(number);
+  if (connection(node) == nullptr) co_return NotFoundPeer(node);
+  StateCheck check =
+      Change(paused ? "pause-sync was asked for" : "resume-sync was asked for", {},
+             [=](ResourceState& next) {
+               next.Volume(number)->peer(node).resync_susp_user = paused;
+             });
+  if (!check) co_return Refused("pause the resync of", check.error());
+  co_return Ok();
+}
+
+Task<Status> ResourceImpl::Outdate(int number) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  Volume* of = volume(number);
+  if (of == nullptr) co_return NotFoundVolume(number);
+  StateCheck check = Change("outdate was asked for", {}, [number](ResourceState& next) {
+    next.Volume(number)->disk = DiskState::kOutdated;
+  });
+  if (!check) co_return Refused("outdate", check.error());
+  co_return co_await of->StoreMetaFlagsNow();
+}
+
+Task<Status> ResourceImpl::NewCurrentUuid(int number, bool clear_bitmap) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  Volume* of = volume(number);
+  if (of == nullptr) co_return NotFoundVolume(number);
+  if (of->disk() == nullptr) {
+    co_return MakeError(ErrorCode::kFailedPrecondition, "{} has no disk; attach one first",
+                        of->name());
+  }
+  if (!clear_bitmap) co_return co_await MakeNewUuid(*of, false);
+  for (auto& [node, device] : of->peers()) {
+    ReplicationState repl = device->state().repl;
+    if (device->connection().state().connected() && repl != ReplicationState::kEstablished) {
+      co_return MakeError(ErrorCode::kFailedPrecondition,
+                          "{}: the link to node {} is {}; wait until it is Established", of->name(),
+                          node, ReplicationStateName(repl));
+    }
+  }
+  if (!SkipInitialSync(of->disk()->uuids(), of->uuid_peers(), state_.role == Role::kPrimary,
+                       log_.dagtag(), NewUuid(), NewUuid())) {
+    co_return MakeError(ErrorCode::kFailedPrecondition,
+                        "{} has data already: only disks that never held any may be declared equal. "
+                        "To start over, create its metadata again",
+                        of->name());
+  }
+  co_await FinishSkip(of, true);
+  co_return Ok();
+}
+
+}  // namespace umblock::drbd

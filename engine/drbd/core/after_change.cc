@@ -1,0 +1,410 @@
+// What a committed change of state entails (drbd-states.md 2.6, 2.7).
+#include "engine/drbd/core/resource_impl.h"
+#include "engine/drbd/state/uuid_events.h"
+#include "engine/drbd/state/write_routing.h"
+
+namespace umblock::drbd {
+namespace {
+
+bool IsSyncing(ReplicationState repl) {
+  return repl == ReplicationState::kSyncSource || repl == ReplicationState::kSyncTarget ||
+         repl == ReplicationState::kPausedSyncS || repl == ReplicationState::kPausedSyncT;
+}
+bool IsTarget(ReplicationState repl) {
+  return repl == ReplicationState::kSyncTarget || repl == ReplicationState::kPausedSyncT;
+}
+bool IsEstablished(ReplicationState repl) { return repl >= ReplicationState::kEstablished; }
+
+// Contact to a peer's data was lost (2.6.1 point 2).
+bool LostData(DiskState before, DiskState now) {
+  bool had = before == DiskState::kInconsistent || before >= DiskState::kConsistent;
+  bool has_not = now < DiskState::kInconsistent || now == DiskState::kUnknown ||
+                 now == DiskState::kOutdated;
+  return had && has_not;
+}
+
+}  // namespace
+
+bool ResourceImpl::RoutesDiffer(const ResourceState& before) const {
+  for (const VolumeState& now : state_.volumes) {
+    const VolumeState* old = before.Volume(now.number);
+    if (old == nullptr) continue;
+    for (const auto& [node, connection] : connections_) {
+      const PeerDeviceState& a = old->peer(node);
+      const PeerDeviceState& b = now.peer(node);
+      if (RouteWrite(a.disk, a.repl, a.replication) != RouteWrite(b.disk, b.repl, b.replication)) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+void ResourceImpl::AfterChange(const ResourceState& before, std::string_view reason) {
+  // INV-16: an epoch is of one kind towards each peer.
+  if (RoutesDiffer(before)) CloseEpoch();
+  bool role_changed = before.role != state_.role;
+  bool was_stable = before.role == Role::kPrimary || before.connected_primaries() == 0;
+  bool became_primary = role_changed && state_.role == Role::kPrimary;
+  bool demoted = role_changed && before.role == Role::kPrimary;
+
+  for (VolumeState& now : state_.volumes) {
+    const VolumeState* old = before.Volume(now.number);
+    Volume* of = volume(now.number);
+    if (of == nullptr || old == nullptr) continue;
+    if (became_primary) now.owes_new_uuid = true;
+    if (demoted) {
+      now.owes_new_uuid = false;
+      if (of->disk() != nullptr) of->disk()->uuids().ClearPrimaryFlag();
+    }
+    for (auto& [node, device] : of->peers()) {
+      if (state_.role == Role::kPrimary && !became_primary &&
+          LostData(old->peer(node).disk, now.peer(node).disk) && DataAccessible(state_, now)) {
+        OweNewUuid(*of);
+      }
+      if (old->disk != DiskState::kUpToDate || old->peer(node).disk != DiskState::kUpToDate) {
+        if (now.disk == DiskState::kUpToDate && now.peer(node).disk == DiskState::kUpToDate) {
+          of->crashed_primary = false;
+        }
+      }
+    }
+    if (now.disk == DiskState::kUpToDate && old->disk < DiskState::kConsistent &&
+        of->disk() != nullptr) {
+      of->exposed_uuid = of->disk()->uuids().current();
+    }
+    of->StoreMetaFlags();
+  }
+  if (demoted) {
+    peer_acks_.Flush();
+    for (auto& [node, connection] : connections_) {
+      if (connection->state().connected()) connection->SendRoleNotice();
+    }
+  }
+
+  bool now_stable = stable();
+  for (VolumeState& now : state_.volumes) {
+    const VolumeState* old = before.Volume(now.number);
+    Volume* of = volume(now.number);
+    if (of == nullptr || old == nullptr) continue;
+    for (auto& [node, device] : of->peers()) {
+      if (!state_.peer(node).connected() || !before.peer(node).connected()) continue;
+      // Others judge by the STABLE flag whose data may be trusted (2.7).
+      if (was_stable != now_stable && now.disk >= DiskState::kInconsistent) {
+        bool got_stable = now_stable && now.disk >= DiskState::kOutdated &&
+                          before.peer(node).role != Role::kPrimary;
+        device->connection().SendUuids(*device, got_stable ? wire::kUuidFlagGotStable : 0);
+      }
+    }
+  }
+  for (VolumeState& now : state_.volumes) {
+    if (before.Volume(now.number) == nullptr || volume(now.number) == nullptr) continue;
+    for (auto& [node, connection] : connections_) {
+      AfterPeerDeviceChange(before, now, node, reason);
+    }
+  }
+  for (auto& [number, of] : volumes_) {
+    const VolumeState* old = before.Volume(number);
+    if (old == nullptr) continue;
+    of->UpdateGeometry();
+    if (role_changed || old->disk != of->state().disk || before.fail_io != state_.fail_io ||
+        DataAccessible(before, *old) != DataAccessible(state_, of->state())) {
+      of->NotifyChanged();
+    }
+  }
+  if (before.suspended() && !state_.suspended()) ScheduleProgress();
+  Readmit();
+}
+
+void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeState& now, int node,
+                                         std::string_view reason) {
+  (void)reason;
+  const VolumeState& old = *before.Volume(now.number);
+  const PeerDeviceState& was = old.peer(node);
+  PeerDeviceState& is = now.peer(node);
+  Volume* of = volume(now.number);
+  PeerDevice* device = of->peer(node);
+  Connection& link = device->connection();
+  bool established = IsEstablished(is.repl);
+  bool connected_now = established && !IsEstablished(was.repl);
+
+  // A connect, or an attach at the peer, that needs no resync: both have the same (5.8).
+  bool attached_peer = established && IsEstablished(was.repl) &&
+                       was.disk <= DiskState::kNegotiating && is.disk >= DiskState::kOutdated &&
+                       is.disk != DiskState::kUnknown;
+  if (is.repl == ReplicationState::kEstablished && (connected_now || attached_peer) &&
+      of->disk() != nullptr && now.disk >= DiskState::kOutdated &&
+      is.disk >= DiskState::kOutdated && is.disk != DiskState::kUnknown &&
+      is.current_uuid_equal) {
+    bool changed = DropBitmapUuid(of->disk()->uuids(), node);
+    if (std::optional<uint32_t> slot = device->slot()) {
+      changed = of->disk()->bitmap().ClearAll(*slot) != 0 || changed;
+    }
+    if (changed) of->disk()->ScheduleSuperblock();
+  }
+
+  bool send_state = connected_now;
+  if (established && IsEstablished(was.repl)) {
+    send_state = send_state || (old.disk != now.disk && !(before.role != state_.role &&
+                                                          state_.role == Role::kPrimary));
+    send_state = send_state || (IsSyncing(is.repl) && !IsSyncing(was.repl));
+    send_state = send_state || (is.repl == ReplicationState::kWFBitMapT && was.repl != is.repl);
+    send_state = send_state || (IsTarget(was.repl) && is.repl == ReplicationState::kEstablished);
+    send_state = send_state || was.resync_susp_user != is.resync_susp_user ||
+                 was.resync_susp_other != is.resync_susp_other;
+    send_state = send_state || before.role != state_.role;
+    send_state = send_state || before.suspended() != state_.suspended();
+    // The end of a resync, and a new resync out of an established link: UUIDs first.
+    if ((IsTarget(was.repl) && is.repl == ReplicationState::kEstablished) ||
+        (is.repl == ReplicationState::kWFBitMapT && was.repl == ReplicationState::kEstablished)) {
+      link.SendUuids(*device, 0);
+    }
+  }
+  // Entering WFBitMapS is announced before the bitmap.
+  if (is.repl == ReplicationState::kWFBitMapS && was.repl != is.repl) {
+    if (IsEstablished(was.repl)) send_state = true;
+  }
+  if (send_state) link.SendState(*device);
+
+  bool both_up_to_date = established && now.disk == DiskState::kUpToDate &&
+                         is.disk == DiskState::kUpToDate;
+  bool replicates = RouteWrite(is.disk, is.repl, is.replication) == WriteRoute::kData;
+  bool replicated = RouteWrite(was.disk, was.repl, was.replication) == WriteRoute::kData;
+  if (replicates && !replicated && (both_up_to_date || IsSyncing(is.repl))) {
+    link.SendDagtag(log_.dagtag());
+  }
+
+  if (was.repl == is.repl) return;
+  switch (is.repl) {
+    case ReplicationState::kWFBitMapS:
+      MarkInFlightOutOfSync(*device);
+      link.SendBitmap(*device);
+      break;
+    case ReplicationState::kStartingSyncT:
+    case ReplicationState::kStartingSyncS:
+      tasks_.Spawn(RunFullSync(device, link.session(), is.repl));
+      break;
+    case ReplicationState::kSyncTarget:
+      if (device->target.running()) {
+        device->target.Pause(false);
+      } else {
+        device->target.Start();
+      }
+      break;
+    case ReplicationState::kPausedSyncT:
+      if (!device->target.running()) device->target.Start();
+      device->target.Pause(true);
+      break;
+    case ReplicationState::kSyncSource:
+      device->source.Begin();
+      break;
+    default:
+      break;
+  }
+  // The link or a disk ended it in the middle.
+  if (IsTarget(was.repl) && !IsTarget(is.repl) && device->target.running() &&
+      !device->target.finishing() && link.up()) {
+    tasks_.Spawn(StopTarget(device));
+  }
+}
+
+Task<void> ResourceImpl::StopTarget(PeerDevice* device) { co_await device->target.Stop(); }
+
+// drbd-io-path.md O4: what is under way and not known to be at the peer is out of sync before the
+// bitmap that says so is sent.
+void ResourceImpl::MarkInFlightOutOfSync(PeerDevice& device) {
+  std::optional<uint32_t> slot = device.slot();
+  if (!slot) return;
+  for (Request& request : log_.requests()) {
+    if (request.volume != &device.volume()) continue;
+    int leg = request.LegOf(device.node());
+    if (leg >= 0 && request.leg_states[static_cast<size_t>(leg)].ok()) continue;
+    device.volume().SetOutOfSync(request.first, request.end, meta::SlotMask{1} << *slot);
+  }
+}
+
+// The peer's bitmap is in ours now (drbd-metadata-resync.md 6.1): the target answers with the union,
+// then both begin.
+void ResourceImpl::OnBitmapReceived(PeerDevice& device) {
+  int number = device.volume_number();
+  int node = device.node();
+  if (device.state().repl == ReplicationState::kWFBitMapT) {
+    device.connection().SendBitmap(device);
+    tasks_.Spawn(RunStartTarget(&device, device.connection().session()));
+    return;
+  }
+  logger().Info("{}: {} bits to sync", device.name(), device.out_of_sync_bits());
+  (void)Change("the bitmaps are exchanged", {.hard = true}, [=](ResourceState& next) {
+    next.Volume(number)->peer(node).repl = ReplicationState::kSyncSource;
+  });
+}
+
+// The bits are durable before the UUIDs that would let an interrupted sync go on by bitmap, and those
+// before the first request (drbd-metadata-resync.md 3.7, 4.7).
+Task<void> ResourceImpl::RunStartTarget(PeerDevice* device, uint64_t session) {
+  Volume& of = device->volume();
+  int number = of.number();
+  int node = device->node();
+  auto valid = [&] {
+    return of.disk() != nullptr && device->connection().up() &&
+           device->connection().session() == session &&
+           device->state().repl == ReplicationState::kWFBitMapT;
+  };
+  if (!valid()) co_return;
+  of.CountLower(1);
+  Status status = co_await of.disk()->WriteBitmap();
+  if (status && valid()) {
+    ResyncStart start = umblock::drbd::StartResyncAsTarget(
+        of.disk()->uuids(), of.uuid_peers(), device->uuids, log_.dagtag(), NewUuid());
+    device->rs_start_uuid = start.rs_start;
+    status = co_await of.disk()->WriteSuperblock();
+  }
+  of.CountLower(-1);
+  if (!status || !valid()) co_return;
+  logger().Info("{}: {} bits to sync", device->name(), device->out_of_sync_bits());
+  (void)Change("the bitmaps are exchanged", {.hard = true}, [=](ResourceState& next) {
+    PeerDeviceState& peer = next.Volume(number)->peer(node);
+    peer.repl = ReplicationState::kSyncTarget;
+    peer.resync_active = true;
+  });
+}
+
+// StartingSyncT and StartingSyncS (invalidate): everything is out of sync, no bitmap is exchanged.
+Task<void> ResourceImpl::RunFullSync(PeerDevice* device, uint64_t session, ReplicationState from) {
+  Volume& of = device->volume();
+  int number = of.number();
+  int node = device->node();
+  bool target = from == ReplicationState::kStartingSyncT;
+  auto valid = [&] {
+    return of.disk() != nullptr && device->connection().up() &&
+           device->connection().session() == session && device->state().repl == from;
+  };
+  co_await reactor_.Yield();
+  if (!valid()) co_return;
+  meta::Bitmap& bitmap = of.disk()->bitmap();
+  if (target) {
+    for (uint32_t slot = 0; slot < bitmap.max_peers(); ++slot) bitmap.SetAll(slot);
+  } else if (std::optional<uint32_t> slot = device->slot()) {
+    bitmap.SetAll(*slot);
+  }
+  of.CountLower(1);
+  Status status = co_await of.disk()->WriteBitmap();
+  if (status && valid() && target) {
+    ResyncStart start = umblock::drbd::StartResyncAsTarget(
+        of.disk()->uuids(), of.uuid_peers(), device->uuids, log_.dagtag(), NewUuid());
+    device->rs_start_uuid = start.rs_start;
+    status = co_await of.disk()->WriteSuperblock();
+  }
+  of.CountLower(-1);
+  if (!status || !valid()) co_return;
+  (void)Change("full sync", {.hard = true}, [=](ResourceState& next) {
+    PeerDeviceState& peer = next.Volume(number)->peer(node);
+    peer.repl = target ? ReplicationState::kSyncTarget : ReplicationState::kSyncSource;
+    peer.resync_active = target;
+  });
+}
+
+Task<void> ResourceImpl::FinishResyncAsTarget(PeerDevice& device) {
+  Volume& of = device.volume();
+  int number = of.number();
+  int node = device.node();
+  uint64_t session = device.connection().session();
+  auto valid = [&] {
+    return of.disk() != nullptr && device.connection().up() &&
+           device.connection().session() == session && IsTarget(device.state().repl);
+  };
+  if (!valid()) co_return;
+  NodeMask connected = state_.connected();
+  // The source's data may be taken for current if no Primary but this node, or one that this node
+  // sees, may be changing it (drbd-metadata-resync.md 6.7.3).
+  bool stable = device.uuids.Has(wire::kUuidFlagStable) || state_.role == Role::kPrimary ||
+                (device.uuids.node_mask & (NodeBit(own_node()) | connected)) != 0;
+  for (auto& [other, connection] : connections_) {
+    if (connection->state().connected()) SendPeersInSync(*of.peer(other), NodeBit(node));
+  }
+  if (stable) {
+    umblock::drbd::FinishResyncAsTarget(of.disk()->uuids(), of.uuid_peers(), device.uuids,
+                                        device.rs_start_uuid, 0, state_.role == Role::kPrimary,
+                                        log_.dagtag());
+    of.CountLower(1);
+    Status status = co_await of.disk()->WriteSuperblock();
+    of.CountLower(-1);
+    if (!status || !valid()) co_return;
+  }
+  // What came out of sync meanwhile must not be forgotten.
+  if (device.out_of_sync_bits() != 0) {
+    logger().Warn("{}: {} bits appeared at the end of the resync", device.name(),
+                  device.out_of_sync_bits());
+  }
+  (void)Change("resync finished", {.hard = true}, [=](ResourceState& next) {
+    VolumeState* volume = next.Volume(number);
+    PeerDeviceState& peer = volume->peer(node);
+    peer.repl = ReplicationState::kEstablished;
+    peer.resync_active = false;
+    if (stable) volume->disk = peer.disk;
+  });
+}
+
+void ResourceImpl::SendPeersInSync(PeerDevice& device, NodeMask mask) {
+  constexpr uint64_t kMost = uint64_t{1} << 21;  // sectors: 1 GiB, a multiple of every block size
+  uint64_t end = device.volume().size_sectors();
+  for (uint64_t first = 0; first < end; first += kMost) {
+    uint64_t step = std::min(kMost, end - first);
+    device.connection().SendPacket(
+        wire::SocketKind::kControl, wire::PacketType::kPeersInSync, device.volume_number(),
+        wire::PeersInSync{first, mask, static_cast<uint32_t>(step * 512)});
+  }
+}
+
+void ResourceImpl::OnResyncEndedAsSource(PeerDevice& device) {
+  Volume& of = device.volume();
+  if (of.disk() == nullptr || device.out_of_sync_bits() != 0) return;
+  if (DropBitmapUuid(of.disk()->uuids(), device.node())) of.disk()->ScheduleSuperblock();
+}
+
+// --- a disk that fails -----------------------------------------------------------------------------
+
+void ResourceImpl::FailDisk(Volume& of, std::string reason) {
+  DiskState disk = of.state().disk;
+  if (disk <= DiskState::kFailed) return;
+  int number = of.number();
+  StateCheck check = Change(reason, {.hard = true}, [number](ResourceState& next) {
+    next.Volume(number)->disk = DiskState::kFailed;
+  });
+  if (!check) {
+    logger().Error("{}: cannot fail the disk: {}", of.name(), check.error().text());
+    return;
+  }
+  tasks_.Spawn(RunDiskFailure(&of, std::move(reason)));
+}
+
+Task<void> ResourceImpl::RunDiskFailure(Volume* of, std::string reason) {
+  int number = of->number();
+  co_await reactor_.Yield();
+  for (auto& [node, device] : of->peers()) {
+    co_await device->target.Stop();
+  }
+  bool data_elsewhere = DataAccessible(state_, of->state());
+  if (of->disk() != nullptr) {
+    // So that it comes back as what it is: older than the data that goes on without it.
+    bool written_elsewhere = state_.role == Role::kPrimary || state_.connected_primaries() != 0;
+    if (written_elsewhere && data_elsewhere) {
+      of->disk()->superblock().Set(meta::kMdWasUpToDate, false);
+    }
+    Status status = co_await of->disk()->WriteSuperblock();
+    if (!status) {
+      logger().Warn("{}: the failed disk could not be marked: {}", of->name(),
+                    status.error().message());
+    }
+  }
+  if (state_.role == Role::kPrimary && data_elsewhere) {
+    of->state().owes_new_uuid = true;
+    StartOwedUuid(*of);
+  }
+  co_await of->CloseDisk(false);
+  (void)Change(reason, {.hard = true}, [number](ResourceState& next) {
+    next.Volume(number)->disk = DiskState::kDiskless;
+  });
+  changed_.NotifyAll();
+}
+
+}  // namespace umblock::drbd

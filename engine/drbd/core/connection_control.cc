@@ -1,0 +1,343 @@
+// The control socket: acks, pings, votes. Nothing here waits (drbd-wire.md 9.3).
+#include "engine/drbd/core/connection.h"
+#include "engine/drbd/core/resource_impl.h"
+
+namespace umblock::drbd {
+
+using wire::PacketType;
+
+Task<void> Connection::ControlLoop() {
+  while (!failed_) {
+    Result<wire::Header> header = co_await control_reader_->Next();
+    if (failed_) break;
+    if (!header) {
+      FailWith(header.error());
+      break;
+    }
+    last_control_ = reactor_.Now();
+    if (header->length > PacketReader::kSmallPayload) {
+      Fail(ConnectionState::kProtocolError,
+           fmt::format("a control packet of {} bytes", header->length));
+      break;
+    }
+    Result<Bytes> payload = co_await control_reader_->Small(header->length);
+    if (failed_) break;
+    if (!payload) {
+      FailWith(payload.error());
+      break;
+    }
+    Status status = HandleControl(*header, *payload);
+    if (!status && !failed_) FailWith(status.error());
+  }
+}
+
+Status Connection::HandleControl(const wire::Header& header, Bytes payload) {
+  // Pings are answered at any time, before the features with the old header (drbd-wire.md 1.11).
+  if (header.type == PacketType::kPing && header.length == 0) {
+    wire::HeaderKind kind =
+        agreed_.protocol == 0 ? wire::HeaderKind::kH80 : wire::HeaderKind::kH100;
+    if (!control_queue_.running()) return Ok();
+    wire::EncodeHeader({.type = PacketType::kPingAck,
+                        .volume = kind == wire::HeaderKind::kH80 ? 0 : wire::kNoVolume,
+                        .length = 0,
+                        .kind = kind},
+                       control_queue_.Append(wire::HeaderSize(kind)));
+    return Ok();
+  }
+  if (header.type == PacketType::kPingAck && header.length == 0) {
+    if (ping_acks_ < pings_sent_) ++ping_acks_;
+    ping_event_.NotifyAll();
+    return Ok();
+  }
+  if (!negotiated_) {
+    return MakeError(ErrorCode::kInvalidArgument, "{} before the features were exchanged",
+                     wire::PacketName(header.type));
+  }
+  UMBLOCK_TRY(wire::CheckHeader(header, wire::SocketKind::kControl, agreed_));
+  switch (header.type) {
+    case PacketType::kBarrierAck:
+      return OnBarrierAck(payload);
+    case PacketType::kConfirmStable:
+      return OnConfirmStable(payload);
+    case PacketType::kPeerAck: {
+      wire::PeerAck ack = *wire::PeerAck::Decode(payload);
+      writes_.OnPeerAck(ack.mask & wire::kNodeMask, ack.dagtag);
+      return Ok();
+    }
+    case PacketType::kTwopcYes:
+    case PacketType::kTwopcNo:
+    case PacketType::kTwopcRetry:
+      return OnTwoPcReply(header, payload);
+    case PacketType::kFlushForward:
+    case PacketType::kDelayProbe:
+      return Ok();
+    case PacketType::kPeersInSync: {
+      Result<PeerDevice*> device = DeviceFor(header);
+      if (!device) return std::unexpected(device.error());
+      return OnPeersInSync(payload, **device);
+    }
+    case PacketType::kOvResult:
+    case PacketType::kOvResultId:
+      return Ok();  // verify is not offered yet; nothing was asked
+    default:
+      return OnBlockAck(header, payload);
+  }
+}
+
+Status Connection::OnTwoPcReply(const wire::Header& header, Bytes payload) {
+  Vote vote = header.type == PacketType::kTwopcYes  ? Vote::kYes
+              : header.type == PacketType::kTwopcNo ? Vote::kNo
+                                                    : Vote::kRetry;
+  resource_.transactions().OnReply(*this, vote, *wire::TwoPcReply::Decode(payload));
+  return Ok();
+}
+
+Status Connection::OnPeersInSync(Bytes payload, PeerDevice& device) {
+  wire::PeersInSync packet = *wire::PeersInSync::Decode(payload);
+  Volume& volume = device.volume();
+  UMBLOCK_TRY(wire::CheckRange(PacketType::kPeersInSync, packet.sector, packet.size, UINT32_MAX - 511,
+                               volume.size_sectors()));
+  volume.ClearOutOfSync(packet.sector, packet.sector + packet.size / 512,
+                        volume.SlotMaskOf(packet.mask & ~NodeBit(resource_.own_node()) &
+                                          wire::kNodeMask));
+  return Ok();
+}
+
+// --- acks ------------------------------------------------------------------------------------------
+
+Status Connection::OnBlockAck(const wire::Header& header, Bytes payload) {
+  std::optional<wire::BlockAck> ack = wire::BlockAck::Decode(payload);
+  if (!ack) {
+    return MakeError(ErrorCode::kInvalidArgument, "unexpected control packet {} (0x{:x})",
+                     wire::PacketName(header.type), static_cast<int>(header.type));
+  }
+  Result<PeerDevice*> found = DeviceFor(header);
+  if (!found) return std::unexpected(found.error());
+  PeerDevice& device = **found;
+  bool block_ids = agreed_.protocol >= wire::kProtocolBlockIds;
+  switch (header.type) {
+    case PacketType::kRecvAck:
+      return OnWriteAck(device, *ack, LegEvent::kRecvAck);
+    case PacketType::kWriteAck:
+      return OnWriteAck(device, *ack, LegEvent::kWriteAck);
+    case PacketType::kWriteAckInSync:
+      return OnWriteAck(device, *ack, LegEvent::kWriteAckInSync);
+    case PacketType::kRsWriteAck:
+      if (!block_ids && ack->block_id != wire::kIdSyncer) {
+        return OnWriteAck(device, *ack, LegEvent::kWriteAckInSync);
+      }
+      device.source.OnAck(ack->block_id, ack->sector, ack->blksize, true);
+      return Ok();
+    case PacketType::kRsNegAck:
+      device.source.OnAck(ack->block_id, ack->sector, ack->blksize, false);
+      return Ok();
+    case PacketType::kNegAck:
+      if (!block_ids && ack->block_id == wire::kIdSyncer) {
+        device.source.OnAck(ack->block_id, ack->sector, ack->blksize, false);
+        return Ok();
+      }
+      return OnNegAck(device, *ack);
+    case PacketType::kNegDreply:
+      if (device.volume().FindRemoteRead(ack->block_id, node(), ack->sector) == nullptr) {
+        return MakeError(ErrorCode::kInvalidArgument, "P_NEG_DREPLY answers no read of ours");
+      }
+      device.volume().FinishRemoteRead(ack->block_id, false);
+      return Ok();
+    case PacketType::kNegRsDreply:
+    case PacketType::kRsCancel:
+    case PacketType::kRsCancelAhead:
+    case PacketType::kRsIsInSync: {
+      ResyncBlock* block =
+          device.target.FindRequest(ack->block_id, ack->sector, ack->blksize);
+      if (block == nullptr) return Ok();  // of a resync that was stopped
+      if (header.type == PacketType::kNegRsDreply) {
+        device.target.OnFailed(block);
+      } else {
+        device.target.OnCancelled(block);
+      }
+      return Ok();
+    }
+    default:
+      return MakeError(ErrorCode::kInvalidArgument, "unexpected control packet {} (0x{:x})",
+                       wire::PacketName(header.type), static_cast<int>(header.type));
+  }
+}
+
+Status Connection::OnWriteAck(PeerDevice& device, const wire::BlockAck& ack, LegEvent event) {
+  Request* request = device.volume().FindRequest(ack.block_id);
+  int leg = request == nullptr || !request->registered ? -1 : request->LegOf(node());
+  if (leg < 0 || request->first != ack.sector) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "an ack for sector {} names no write of ours that is under way", ack.sector);
+  }
+  auto index = static_cast<size_t>(leg);
+  LegStep step = Next(request->leg_states[index], event);
+  if (step.Has(LegEffect::kProtocolError)) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "the peer acknowledged a write to sector {} that it cannot acknowledge now",
+                     ack.sector);
+  }
+  request->leg_states[index] = step.state;
+  if (device.pending > 0) --device.pending;
+  request->volume->CheckCompletion(request);
+  return Ok();
+}
+
+Status Connection::OnNegAck(PeerDevice& device, const wire::BlockAck& ack) {
+  Volume& volume = device.volume();
+  Request* request = volume.FindRequest(ack.block_id);
+  int leg = request == nullptr || !request->registered ? -1 : request->LegOf(node());
+  if (leg < 0 || request->first != ack.sector) {
+    // Protocols A and B: the request may be gone; its range is out of sync (O8).
+    if (wire::CheckRange(PacketType::kNegAck, ack.sector, ack.blksize, UINT32_MAX - 511,
+                         volume.size_sectors())) {
+      volume.SetOutOfSync(ack.sector, ack.sector + ack.blksize / 512,
+                          volume.SlotMaskOf(NodeBit(node())));
+    }
+    return Ok();
+  }
+  auto index = static_cast<size_t>(leg);
+  LegStep step = Next(request->leg_states[index], LegEvent::kNegAck);
+  if (step.Has(LegEffect::kProtocolError)) {
+    return MakeError(ErrorCode::kInvalidArgument, "P_NEG_ACK for a write that is over (sector {})",
+                     ack.sector);
+  }
+  request->leg_states[index] = step.state;
+  if (device.pending > 0) --device.pending;
+  volume.CheckCompletion(request);
+  return Ok();
+}
+
+// drbd-io-path.md B.7: the number must be that of the oldest epoch, the count exactly what was sent.
+Status Connection::OnBarrierAck(Bytes payload) {
+  wire::BarrierAck ack = *wire::BarrierAck::Decode(payload);
+  uint32_t count = 0;
+  if (sent_barriers_.empty() || sent_barriers_.front() != ack.barrier) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "P_BARRIER_ACK for epoch {}, which is not the oldest one that waits",
+                     ack.barrier);
+  }
+  for (Request* request = unacked_head_; request != nullptr && request->epoch == ack.barrier;
+       request = request->legs[static_cast<size_t>(request->LegOf(node()))].next_on_connection) {
+    ++count;
+  }
+  if (count != ack.set_size) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "P_BARRIER_ACK for epoch {} counts {} writes, {} were sent", ack.barrier,
+                     ack.set_size, count);
+  }
+  sent_barriers_.pop_front();
+  for (uint32_t i = 0; i < count; ++i) MarkDone(PopUnacked());
+  resource_.ScheduleProgress();
+  return Ok();
+}
+
+void Connection::MarkDone(Request* request) {
+  auto index = static_cast<size_t>(request->LegOf(node()));
+  LegStep step = Next(request->leg_states[index], LegEvent::kBarrierAck);
+  if (step.Has(LegEffect::kForcedOk)) {
+    resource_.logger().Warn("{}: barrier ack before the ack of a write to sector {}", name_,
+                            request->first);
+  }
+  request->leg_states[index] = step.state;
+  PeerDevice* device = request->volume->peer(node());
+  // Without an ack of its own the write is pending until here (protocol A).
+  if (device != nullptr && config_.net.protocol == Protocol::kA && device->pending > 0) {
+    --device->pending;
+  }
+  request->volume->CheckCompletion(request);
+}
+
+// B.8: the oldest writes of an epoch that is still open are stable.
+Status Connection::OnConfirmStable(Bytes payload) {
+  wire::ConfirmStable confirm = *wire::ConfirmStable::Decode(payload);
+  Request* request = unacked_head_;
+  if (request == nullptr || request->handle() != confirm.oldest_block_id ||
+      confirm.set_size == 0) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "P_CONFIRM_STABLE does not begin with the oldest write that waits");
+  }
+  uint32_t epoch = request->epoch;
+  uint32_t count = 1;
+  while (request->handle() != confirm.youngest_block_id && count < confirm.set_size) {
+    request = request->legs[static_cast<size_t>(request->LegOf(node()))].next_on_connection;
+    if (request == nullptr || request->epoch != epoch) break;
+    ++count;
+  }
+  if (request == nullptr || request->handle() != confirm.youngest_block_id ||
+      count != confirm.set_size) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "P_CONFIRM_STABLE names {} writes that are not one run of one epoch",
+                     confirm.set_size);
+  }
+  for (uint32_t i = 0; i < count; ++i) MarkDone(PopUnacked());
+  // Nothing of the epoch is left to acknowledge with a barrier of its own, but the barrier still
+  // comes; INV-31: the peer waits for the peer acks.
+  resource_.AdvanceDone();
+  resource_.peer_acks().Flush();
+  return Ok();
+}
+
+// --- keep-alive ------------------------------------------------------------------------------------
+
+void Connection::SendPing() {
+  if (!up() || !control_queue_.running()) return;
+  if (ping_acks_ == pings_sent_) oldest_ping_ = reactor_.Now();
+  ++pings_sent_;
+  SendEmpty(wire::SocketKind::kControl, PacketType::kPing);
+  ping_event_.NotifyAll();
+}
+
+Task<bool> Connection::PingRoundTrip() {
+  if (!up() || !negotiated_) co_return false;
+  SendPing();
+  uint64_t mine = pings_sent_;
+  while (!failed_ && ping_acks_ < mine) co_await ping_event_.Wait();
+  co_return !failed_;
+}
+
+Task<void> Connection::KeepAlive() {
+  CancelToken cancel = session_tasks_->token();
+  const NetOptions& net = config_.net;
+  while (!failed_) {
+    Time now = reactor_.Now();
+    if (ping_acks_ < pings_sent_) {
+      // What was asked must be answered in time, whatever else arrives.
+      if (now - oldest_ping_ >= net.ping_timeout && now - last_control_ >= net.ping_timeout) {
+        Fail(ConnectionState::kNetworkFailure, "the peer does not answer pings");
+        co_return;
+      }
+      Time due = std::max(oldest_ping_, last_control_) + net.ping_timeout;
+      co_await ping_event_.WaitFor(std::max<Duration>(due - now, 1ms), cancel);
+      if (ping_acks_ == pings_sent_) continue;
+      continue;
+    }
+    CheckAckAge();
+    if (failed_) co_return;
+    if (now - last_control_ >= net.ping_int) {
+      SendPing();
+      continue;
+    }
+    Duration idle = net.ping_int - (now - last_control_);
+    co_await ping_event_.WaitFor(std::min<Duration>(idle, 1s), cancel);
+  }
+}
+
+// drbd-io-path.md F.7: a peer that does not acknowledge for timeout × ko-count is given up.
+void Connection::CheckAckAge() {
+  const NetOptions& net = config_.net;
+  if (net.ko_count == 0 || unacked_head_ == nullptr) return;
+  const RequestLeg& leg =
+      unacked_head_->legs[static_cast<size_t>(unacked_head_->LegOf(node()))];
+  LegState leg_state = unacked_head_->leg_states[static_cast<size_t>(&leg - unacked_head_->legs.data())];
+  bool waits = leg_state.Has(LegBit::kPending) ||
+               !(epoch_writes_ > 0 && sent_epoch_ == unacked_head_->epoch);
+  if (!waits) return;  // its barrier was not sent yet
+  if (reactor_.Now() - leg.sent_at < net.timeout * net.ko_count) return;
+  Fail(ConnectionState::kTimeout,
+       fmt::format("the peer has not acknowledged a write for {} s",
+                   std::chrono::duration_cast<std::chrono::seconds>(net.timeout * net.ko_count)
+                       .count()));
+}
+
+}  // namespace umblock::drbd

@@ -1,0 +1,417 @@
+// Decisions about a peer: the connect handshake, states that arrive later, what others propose
+// (drbd-states.md 4.3, 4.7, 4.8; drbd-metadata-resync.md 5).
+#include "engine/drbd/core/resource_impl.h"
+#include "engine/drbd/state/disk_state.h"
+#include "engine/drbd/state/membership.h"
+#include "engine/drbd/state/uuid_events.h"
+
+namespace umblock::drbd {
+
+SyncInput ResourceImpl::InputFor(PeerDevice& device, const wire::StateWord& theirs) {
+  Volume& of = device.volume();
+  const Disk& disk = *of.disk();
+  const NetOptions& net = device.connection().config().net;
+  SyncInput in;
+  in.compare.own = &disk.uuids();
+  PeerUuids own = UuidsFor(device, 0, 0);
+  in.compare.own_current = own.current;
+  in.compare.own_flags = own.flags;
+  for (int node = 0; node < kNodeIds; ++node) {
+    if (disk.SlotOf(node)) in.compare.own_with_slot |= NodeBit(node);
+  }
+  in.compare.peer = &device.uuids;
+  in.compare.peer_node = device.node();
+  in.compare.agreed_version = device.connection().agreed_protocol();
+  in.compare.protocol = static_cast<ReplicationProtocol>(net.protocol);
+  in.compare.resolve_conflicts = device.connection().resolve_conflicts();
+  in.compare.source_missed_end = device.source_missed_end;
+  in.compare.peer_missed_end = device.peer_missed_end;
+  in.policies.after_sb_0pri = static_cast<AfterSplitBrain>(net.after_sb_0pri);
+  in.policies.after_sb_1pri = static_cast<AfterSplitBrain>(net.after_sb_1pri);
+  in.policies.after_sb_2pri = static_cast<AfterSplitBrain>(net.after_sb_2pri);
+  in.policies.rr_conflict = static_cast<AfterSplitBrain>(net.rr_conflict);
+  in.policies.always_asbp = net.always_asbp;
+  in.own_node = own_node();
+  in.own_role = state_.role;
+  in.peer_role = theirs.role;
+  in.own_disk = of.state().disk;
+  in.own_disk_from_metadata = of.state().disk_from_metadata;
+  in.peer_disk = ResolvePeerDisk(theirs.disk, device.uuids.Has(wire::kUuidFlagInconsistent));
+  in.own_bits = device.out_of_sync_bits();
+  in.peer_bits = device.uuids.dirty_bits;
+  in.own_stable = stable();
+  in.own_quorum = of.state().have_quorum;
+  in.peer_quorum = theirs.quorum;
+  return in;
+}
+
+SyncDecision ResourceImpl::DecideConnect(PeerDevice& device, const wire::StateWord& theirs,
+                                         std::string* why) {
+  RefreshFacts();
+  SyncDecision none;
+  none.verdict = SyncVerdict::kProceed;
+  Volume& of = device.volume();
+  // Without a disk on one side there is nothing to sync.
+  if (of.disk() == nullptr || of.state().disk < DiskState::kNegotiating ||
+      theirs.disk < DiskState::kNegotiating) {
+    return none;
+  }
+  SyncInput in = InputFor(device, theirs);
+  std::optional<SentUuids> now;
+  if (device.sent_uuids) {
+    now = SentUuids::Of(UuidsFor(device, 0, 0), device.node());
+    in.compare.sent = &*device.sent_uuids;
+    in.compare.now = &*now;
+  }
+  SyncDecision decision = DecideSync(in);
+  std::string text = Explain(in, decision);
+  logger().Info("{}: {}", device.name(), text);
+  if (decision.verdict != SyncVerdict::kProceed) *why = fmt::format("{}: {}", device.name(), text);
+  return decision;
+}
+
+// The effect of a decision on the slot for the peer (5.8), before the bitmap is sent.
+void ResourceImpl::DoBitmapAction(PeerDevice& device, const SyncDecision& decision) {
+  Volume& of = device.volume();
+  if (of.disk() == nullptr) return;
+  meta::Bitmap& bitmap = of.disk()->bitmap();
+  std::optional<uint32_t> slot = device.slot();
+  if (decision.drop_own_bitmap_uuid && DropBitmapUuid(of.disk()->uuids(), device.node())) {
+    of.disk()->ScheduleSuperblock();
+  }
+  if (!slot) return;
+  switch (decision.bitmap) {
+    case BitmapAction::kNone:
+      break;
+    case BitmapAction::kSetAll:
+      if (IsJustCreated(of.disk()->uuids().current())) {
+        for (uint32_t each = 0; each < bitmap.max_peers(); ++each) bitmap.SetAll(each);
+      } else {
+        bitmap.SetAll(*slot);
+        if (decision.direction == SyncDirection::kSource && device.uuids_known &&
+            !IsJustCreated(device.uuids.current)) {
+          SetAllAsSource(of.disk()->uuids(), device.node(), device.uuids.current, log_.dagtag());
+          of.disk()->ScheduleSuperblock();
+        }
+      }
+      break;
+    case BitmapAction::kClear:
+      bitmap.ClearAll(*slot);
+      break;
+    case BitmapAction::kCopyFrom: {
+      std::optional<uint32_t> from =
+          decision.node == kNoNode ? std::nullopt : of.disk()->SlotOf(decision.node);
+      if (from) {
+        bitmap.CopySlot(*from, *slot);
+      } else {
+        bitmap.SetAll(*slot);
+      }
+      break;
+    }
+  }
+}
+
+void ResourceImpl::ApplyConnect(int node, Role peer_role) {
+  Connection& link = *connections_.at(node);
+  ConnectHandshake& handshake = link.handshake();
+  for (auto& [number, of] : volumes_) {
+    const SyncDecision* decision = handshake.decision(number);
+    if (decision != nullptr) DoBitmapAction(*of->peer(node), *decision);
+  }
+  StateCheck check = Change("connected", {.hard = true}, [&](ResourceState& next) {
+    next.peer(node).connection = ConnectionState::kConnected;
+    next.peer(node).role = peer_role;
+    for (VolumeState& volume : next.volumes) {
+      Volume* of = this->volume(volume.number);
+      PeerDevice* device = of == nullptr ? nullptr : of->peer(node);
+      const SyncDecision* decision = handshake.decision(volume.number);
+      if (device == nullptr || decision == nullptr) continue;
+      PeerDeviceState& peer = volume.peer(node);
+      ApplyPeerStateWord(next, node, volume.number, device->handshake_word,
+                         device->uuids.Has(wire::kUuidFlagInconsistent));
+      peer.repl = decision->direction == SyncDirection::kNone ? ReplicationState::kEstablished
+                                                               : decision->repl();
+    }
+    next.peer(node).role = peer_role;
+  });
+  handshake.End();
+  if (!check) {
+    link.Fail(ConnectionState::kProtocolError,
+              fmt::format("the agreed connect cannot be applied: {}", check.error().text()));
+    return;
+  }
+  link.OnConnected();
+}
+
+void ResourceImpl::OutdateWouldBeTargets(Connection& link) {
+  if (state_.role == Role::kPrimary) return;
+  for (int number : link.handshake().WouldBeTargets()) {
+    if (state_.Volume(number) == nullptr || state_.Volume(number)->disk <= DiskState::kOutdated) {
+      continue;
+    }
+    (void)Change("the peer has newer data", {.hard = true}, [number](ResourceState& next) {
+      next.Volume(number)->disk = DiskState::kOutdated;
+    });
+  }
+}
+
+// --- states of a connected peer --------------------------------------------------------------------
+
+void ResourceImpl::OnPeerState(PeerDevice& device, const wire::StateWord& theirs) {
+  int node = device.node();
+  int number = device.volume_number();
+  ReplicationState own = device.state().repl;
+  DiskState peer_before = device.state().disk;
+  Volume& of = device.volume();
+
+  // A disk is being attached at the peer: it compares, so do we (5.9).
+  bool attaching_there = theirs.disk == DiskState::kNegotiating;
+  bool attaching_here = of.state().disk == DiskState::kNegotiating;
+  bool consider = device.consider_resync && theirs.disk >= DiskState::kNegotiating;
+  // The peer has decided on a resync that we have not heard of.
+  consider = consider || (own == ReplicationState::kEstablished &&
+                          (theirs.replication == ReplicationState::kWFBitMapS ||
+                           theirs.replication == ReplicationState::kWFBitMapT));
+  // A fresh replica next to one that has just got its first data (2.6, forced promotion).
+  consider = consider || (own == ReplicationState::kEstablished &&
+                          of.state().disk == DiskState::kInconsistent &&
+                          peer_before == DiskState::kInconsistent &&
+                          theirs.disk == DiskState::kUpToDate);
+
+  bool ends_resync = theirs.replication == ReplicationState::kEstablished &&
+                     (own == ReplicationState::kSyncSource ||
+                      own == ReplicationState::kPausedSyncS);
+  StateCheck check = Change("the peer's state", {.hard = true}, [&](ResourceState& next) {
+    ApplyPeerStateWord(next, node, number, theirs, device.uuids.Has(wire::kUuidFlagInconsistent));
+    PeerDeviceState& peer = next.Volume(number)->peer(node);
+    if (theirs.role == Role::kPrimary || theirs.role == Role::kSecondary) {
+      next.peer(node).role = theirs.role;
+    }
+    if (ends_resync) peer.repl = ReplicationState::kEstablished;
+  });
+  if (!check) {
+    logger().Warn("{}: the peer's state is not acceptable: {}", device.name(),
+                  check.error().text());
+    return;
+  }
+  if (ends_resync) OnResyncEndedAsSource(device);
+  if (attaching_here) {
+    NegotiateAttach(device, theirs);
+    return;
+  }
+  if (attaching_there && of.disk() != nullptr && of.state().disk >= DiskState::kInconsistent) {
+    device.connection().SendUuids(device, 0);
+    device.connection().SendState(device);
+    DecideConnected(device, theirs, true);
+    return;
+  }
+  if (consider) DecideConnected(device, theirs, false);
+}
+
+// A decision on an established link.
+void ResourceImpl::DecideConnected(PeerDevice& device, const wire::StateWord& theirs,
+                                   bool attach) {
+  device.consider_resync = false;
+  Volume& of = device.volume();
+  if (of.disk() == nullptr || !device.uuids_known ||
+      device.state().repl != ReplicationState::kEstablished) {
+    return;
+  }
+  RefreshFacts();
+  SyncInput in = InputFor(device, theirs);
+  in.attach = attach;
+  SyncDecision decision = DecideSync(in);
+  logger().Info("{}: {}", device.name(), Explain(in, decision));
+  if (decision.verdict != SyncVerdict::kProceed) {
+    if (!attach) {
+      device.connection().Fail(decision.verdict == SyncVerdict::kRetry
+                                   ? ConnectionState::kNetworkFailure
+                                   : ConnectionState::kDisconnecting,
+                               Explain(in, decision));
+    }
+    return;
+  }
+  if (decision.direction == SyncDirection::kNone) return;
+  DoBitmapAction(device, decision);
+  int node = device.node();
+  int number = device.volume_number();
+  StateCheck check = Change(SyncRuleName(decision.rule), {.hard = true}, [&](ResourceState& next) {
+    next.Volume(number)->peer(node).repl = decision.repl();
+  });
+  if (!check) logger().Warn("{}: no resync: {}", device.name(), check.error().text());
+}
+
+// The own disk is Negotiating: the result of each peer decides what it becomes (2.4.1).
+void ResourceImpl::NegotiateAttach(PeerDevice& device, const wire::StateWord& theirs) {
+  if (!device.uuids_known) return;
+  RefreshFacts();
+  SyncInput in = InputFor(device, theirs);
+  in.attach = true;
+  SyncDecision decision = DecideSync(in);
+  logger().Info("{}: {}", device.name(), Explain(in, decision));
+  int node = device.node();
+  int number = device.volume_number();
+  PeerDeviceState& fact = state_.Volume(number)->peer(node);
+  if (decision.verdict == SyncVerdict::kProceed) {
+    DoBitmapAction(device, decision);
+    fact.negotiation_result = decision.direction == SyncDirection::kNone
+                                  ? ReplicationState::kEstablished
+                                  : decision.repl();
+  } else {
+    device.volume().disk_reason = Explain(in, decision);
+    fact.negotiation_result = ReplicationState::kBehind;
+  }
+  (void)Change("attached", {.hard = true}, [](ResourceState&) {});
+}
+
+// --- what others propose ---------------------------------------------------------------------------
+
+ResourceImpl::RemoteEdit ResourceImpl::EditFor(const Transaction& transaction) {
+  const Proposal& proposal = transaction.proposal;
+  ProposalReading reading = Interpret(proposal.mask, proposal.value, proposal.volume);
+  int from = transaction.id.initiator;
+  bool concerns_me = proposal.target == kNoNode || proposal.target == own_node();
+  bool direct = connections_.contains(from) && state_.peer(from).connected();
+  RemoteEdit result;
+  if (!concerns_me) return result;
+  switch (reading.kind) {
+    case ProposalKind::kPromote:
+      if (!direct) break;
+      result.edit = [=](ResourceState& next) { next.peer(from).role = Role::kPrimary; };
+      if (reading.force_up_to_date) {
+        result.edit = [=](ResourceState& next) { next.peer(from).role = Role::kPrimary; };
+      }
+      result.reason = "the peer is promoted";
+      break;
+    case ProposalKind::kDemote:
+      if (!direct) break;
+      result.edit = [=](ResourceState& next) { next.peer(from).role = Role::kSecondary; };
+      result.reason = "the peer is demoted";
+      break;
+    case ProposalKind::kDisconnect:
+      result.edit = [=](ResourceState& next) {
+        next.peer(from).connection = ConnectionState::kTearDown;
+        for (VolumeState& volume : next.volumes) {
+          if (reading.outdate == OutdateOnDisconnect::kPeer && volume.disk > DiskState::kOutdated) {
+            volume.disk = DiskState::kOutdated;
+          }
+          if (reading.outdate == OutdateOnDisconnect::kSelf) {
+            volume.peer(from).disk = DiskState::kOutdated;
+          }
+        }
+      };
+      result.options.ignore_failed_outdate = true;
+      result.reason = "the peer disconnects";
+      break;
+    case ProposalKind::kDetach:
+      if (!direct) break;
+      result.edit = [=](ResourceState& next) {
+        if (VolumeState* volume = next.Volume(proposal.volume)) {
+          volume->peer(from).disk = DiskState::kDetaching;
+        }
+      };
+      result.reason = "the peer detaches its disk";
+      break;
+    case ProposalKind::kStartResync:
+      if (!direct) break;
+      result.edit = [=](ResourceState& next) {
+        if (VolumeState* volume = next.Volume(proposal.volume)) {
+          volume->peer(from).repl = CounterpartOf(reading.repl);
+        }
+      };
+      result.reason = "the peer starts a resync";
+      break;
+    case ProposalKind::kConnect:
+      result.edit = [=](ResourceState& next) {
+        next.peer(from).connection = ConnectionState::kConnected;
+        next.peer(from).role = reading.role;
+      };
+      result.reason = "connected";
+      break;
+    case ProposalKind::kAttach:
+    case ProposalKind::kEmpty:
+      break;
+    case ProposalKind::kStartVerify:
+    case ProposalKind::kRemoveVolume:
+    case ProposalKind::kOther:
+      result.refused = true;
+      break;
+  }
+  return result;
+}
+
+StateResult ResourceImpl::CheckRemote(const Transaction& transaction) {
+  if (transaction.kind == TransactionKind::kResize) return StateResult::kNotSupported;
+  RemoteEdit remote = EditFor(transaction);
+  if (remote.refused) return StateResult::kNotSupported;
+  if (transaction.is_connect() && transaction.proposal.target == own_node()) {
+    Connection* link = connection(transaction.id.initiator);
+    if (link == nullptr) return StateResult::kNeedConnection;
+    if (state_.role == Role::kPrimary &&
+        Interpret(transaction.proposal.mask, transaction.proposal.value, kNoVolume).role ==
+            Role::kPrimary &&
+        !link->config().net.allow_two_primaries) {
+      link->set_handshake_reason(
+          "both nodes are Primary and allow-two-primaries is off; demote one of them");
+      return StateResult::kTwoPrimaries;
+    }
+    return StateResult::kSuccess;
+  }
+  if (!remote.edit) return StateResult::kSuccess;
+  StateCheck check = Check(remote.options, remote.edit);
+  return check ? StateResult::kSuccess : check.error().code;
+}
+
+void ResourceImpl::ApplyRemote(const TransactionCommit& commit) {
+  const Transaction& transaction = commit.transaction;
+  int from = transaction.id.initiator;
+  MemberCommit members;
+  members.self = own_node();
+  members.reachable = commit.reachable_nodes;
+  members.has_reachable = commit.has_reachable;
+  members.connect = transaction.is_connect();
+  members.initiator = from;
+  members.target = transaction.proposal.target;
+  members.own_volumes_have_quorum = true;
+  state_.members = MembersAfterCommit(state_.members, members);
+  if (transaction.is_connect()) {
+    if (transaction.proposal.target == own_node() && connections_.contains(from)) {
+      Role role =
+          Interpret(transaction.proposal.mask, transaction.proposal.value, kNoVolume).role;
+      ApplyConnect(from, role);
+    }
+    return;
+  }
+  RemoteEdit remote = EditFor(transaction);
+  if (remote.edit) {
+    StateCheck check = Change(remote.reason, remote.options, remote.edit);
+    if (!check) {
+      logger().Error("resource {}: a committed change cannot be applied: {}", name(),
+                     check.error().text());
+    }
+  }
+  // A Primary with data exists that this node does not see (drbd-states.md 4.7, 4.6.1).
+  NodeMask direct = state_.connected();
+  if (transaction.is_disconnect() && transaction.proposal.target == own_node()) {
+    direct &= ~NodeBit(from);
+  }
+  if (MustOutdateAtCommit(own_node(), commit.primary_nodes, direct, commit.primaries_incapable)) {
+    (void)Change("a Primary exists that is not connected to this node", {.hard = true},
+                 [](ResourceState& next) {
+                   for (VolumeState& volume : next.volumes) {
+                     if (volume.disk > DiskState::kOutdated) volume.disk = DiskState::kOutdated;
+                   }
+                 });
+  }
+  if (transaction.is_disconnect() && transaction.proposal.target == own_node()) {
+    connections_.at(from)->Fail(ConnectionState::kTearDown, "the peer disconnected");
+  }
+}
+
+void ResourceImpl::UndoRemote() {
+  for (auto& [node, link] : connections_) {
+    if (!link->state().connected()) link->handshake().End();
+  }
+}
+
+}  // namespace umblock::drbd

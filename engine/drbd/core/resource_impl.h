@@ -1,0 +1,203 @@
+// ResourceImpl: the parts of a resource and the one place through which its state changes.
+//
+// Change() is the transition engine of drbd-states.md 2.1: edit a copy, derive what follows, check,
+// commit, publish, and set off what the change entails (after_change.cc). Nothing else writes state_.
+// Acts (acts.cc) are tasks on top of it; they are serialised where the rules demand it by
+// Transactions. Threading: one reactor.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/drbd/core/connection.h"
+#include "engine/drbd/core/peer_acks.h"
+#include "engine/drbd/core/transactions.h"
+#include "engine/drbd/core/transfer_log.h"
+#include "engine/drbd/core/volume.h"
+#include "engine/drbd/link/listener_pool.h"
+#include "engine/drbd/resource.h"
+#include "engine/drbd/state/resource_state.h"
+
+namespace umblock::drbd {
+
+class ResourceImpl {
+ public:
+  ResourceImpl(Reactor& reactor, ResourceConfig config, ResourceObserver* observer);
+  ~ResourceImpl();
+  Task<void> Stop();
+
+  Reactor& reactor() { return reactor_; }
+  Logger& logger() { return reactor_.logger(); }
+  const ResourceConfig& config() const { return config_; }
+  const std::string& name() const { return config_.name; }
+  int own_node() const { return config_.node_id; }
+  ListenerPool& listeners() { return listeners_; }
+  TransferLog& log() { return log_; }
+  Transactions& transactions() { return transactions_; }
+  PeerAcks& peer_acks() { return peer_acks_; }
+  TaskGroup& tasks() { return tasks_; }
+  LinkOffer& offer() { return offer_; }
+
+  // --- objects ---
+  std::map<int, std::unique_ptr<Volume>>& volumes() { return volumes_; }
+  std::map<int, std::unique_ptr<Connection>>& connections() { return connections_; }
+  const std::map<int, std::unique_ptr<Connection>>& connections() const { return connections_; }
+  Volume* volume(int number);
+  Connection* connection(int node);
+
+  // --- state ---
+  const ResourceState& state() const { return state_; }
+  // For facts and configuration only (resource_state.h): they never appear as a change.
+  ResourceState& facts() { return state_; }
+  using Edit = std::function<void(ResourceState& next)>;
+  StateCheck Change(std::string_view reason, const ChangeOptions& options, const Edit& edit);
+  // The same without doing it.
+  StateCheck Check(const ChangeOptions& options, const Edit& edit);
+  // Notified after every change; for acts that wait for a state.
+  WaitQueue& changed() { return changed_; }
+  bool suspended() const { return state_.suspended(); }
+  bool stable() const;
+
+  // --- what others propose (drbd-states.md 4.3, 4.7) ---
+  StateResult CheckRemote(const Transaction& transaction);
+  void UndoRemote();
+  void ApplyRemote(const TransactionCommit& commit);
+  // Takes the stashed result of a connect handshake into the state (4.8).
+  void ApplyConnect(int node, Role peer_role);
+  void UpdateMembers(NodeMask members) { state_.members = members; }
+
+  // --- writes ---
+  // Closes the current epoch; barriers leave at the end of the turn.
+  void CloseEpoch();
+  // Requests at the front of the transfer log may be done.
+  void AdvanceDone();
+  void ScheduleProgress();
+  void Readmit();
+  void OnDagtagAdvanced();
+  const char* write_ordering() const { return flush_ordering_ ? "flush" : "drain"; }
+  bool flush_ordering() const { return flush_ordering_; }
+  void DegradeToDrain(std::string_view reason);
+
+  // --- generations (drbd-metadata-resync.md 4.3) ---
+  void OweNewUuid(Volume& volume);
+  void StartOwedUuid(Volume& volume);
+  // A new data generation now: durable, then told to the peers.
+  Task<Status> MakeNewUuid(Volume& volume, bool forced);
+
+  // The end of a resync of this node: UUIDs durable, then the state (drbd-metadata-resync.md 6.8).
+  Task<void> FinishResyncAsTarget(PeerDevice& device);
+
+  // --- after loss of a peer ---
+  void OnConnectionLost(int node, bool ungraceful, bool peer_was_primary);
+  void ProbeForPrimaries();
+
+  // --- a peer's packets (handshake.cc, uuids.cc) ---
+  SyncDecision DecideConnect(PeerDevice& device, const wire::StateWord& theirs, std::string* why);
+  Status AgreeOnSize(Volume& volume);
+  void OnUuids(PeerDevice& device);
+  void OnCurrentUuid(PeerDevice& device);
+  void OnPeerState(PeerDevice& device, const wire::StateWord& theirs);
+  void OnBitmapReceived(PeerDevice& device);
+  PeerUuids UuidsFor(PeerDevice& device, uint64_t extra_flags, NodeMask weak);
+  // After a connect that failed: what would have become a sync target knows that it is old.
+  void OutdateWouldBeTargets(Connection& connection);
+
+  ResourceStatus status() const;
+  void Publish(const std::vector<StateChange>& changes, std::string_view reason);
+  uint64_t last_dagtag_of(int node) const;
+
+  // --- acts (acts.cc) ---
+  Status AddVolume(const VolumeConfig& config);
+  Task<Status> RemoveVolume(int number);
+  Task<Status> Attach(AttachRequest request);
+  Task<Status> Detach(int number, bool force);
+  Status AddPeer(const PeerConfig& config);
+  Task<Status> RemovePeer(int node, bool force);
+  Task<Status> Connect(int node, ConnectOptions options);
+  Task<Status> Disconnect(int node, bool force);
+  Task<Status> Promote(bool force);
+  Task<Status> Demote(bool force);
+  Task<Status> Invalidate(int volume, int node, bool remote);
+  Task<Status> SetPause(int volume, int node, bool paused);
+  Task<Status> Outdate(int number);
+  Task<Status> NewCurrentUuid(int number, bool clear_bitmap);
+  Task<Status> SetSuspended(bool suspended);
+  Status UpdateOptions(const ResourceOptions& options);
+
+  // Detaches a disk that failed (on-io-error, metadata error): Failed, then Diskless.
+  void FailDisk(Volume& volume, std::string reason);
+
+ private:
+  void RefreshFacts();
+  void AfterChange(const ResourceState& before, std::string_view reason);
+  void AfterPeerDeviceChange(const ResourceState& before, VolumeState& now, int node,
+                             std::string_view reason);
+  void OnResyncEndedAsSource(PeerDevice& device);
+  void DoBitmapAction(PeerDevice& device, const SyncDecision& decision);
+  bool RoutesDiffer(const ResourceState& before) const;
+  Task<void> RunStartTarget(PeerDevice* device, uint64_t session);
+  Task<void> RunFullSync(PeerDevice* device, uint64_t session, ReplicationState from);
+  Task<void> WriteBitmapSoon(Volume* volume);
+  Task<void> StoreAndTell(Volume* volume);
+  Task<void> FinishSkip(Volume* volume, bool initiator);
+  Task<void> DrainWrites();
+  bool AdoptSkip(PeerDevice& device);
+  void ReceiveGeneration(PeerDevice& device, uint64_t current, NodeMask weak);
+  SyncInput InputFor(PeerDevice& device, const wire::StateWord& theirs);
+  void DecideConnected(PeerDevice& device, const wire::StateWord& theirs, bool attach);
+  void NegotiateAttach(PeerDevice& device, const wire::StateWord& theirs);
+  Task<void> StopTarget(PeerDevice* device);
+  void MarkInFlightOutOfSync(PeerDevice& device);
+  void SendPeersInSync(PeerDevice& device, NodeMask mask);
+  uint64_t NewUuid();
+  // What a proposal of another node means here.
+  struct RemoteEdit {
+    Edit edit;
+    ChangeOptions options;
+    std::string_view reason;
+    bool refused = false;
+  };
+  RemoteEdit EditFor(const Transaction& transaction);
+  Task<void> RunDiskFailure(Volume* volume, std::string reason);
+  Task<void> RunProbe();
+  Task<void> RunOwedUuid(Volume* volume);
+  Task<Status> FinishAttach(Volume& volume);
+  Task<bool> PingAll();
+  Task<void> WaitSettled(Duration timeout);
+  Task<Status> StoreAll();
+  Status Refused(std::string_view act, const StateRefusal& refusal) const;
+  Status Refused(std::string_view act, StateResult result) const;
+  Status NotFoundVolume(int number) const;
+  Status NotFoundPeer(int node) const;
+  std::string DescribeAllOpeners() const;
+
+  Reactor& reactor_;
+  ResourceConfig config_;
+  ResourceObserver* observer_;
+  ResourceState state_;
+  LinkOffer offer_;
+  ListenerPool listeners_;
+  std::map<int, std::unique_ptr<Volume>> volumes_;
+  std::map<int, std::unique_ptr<Connection>> connections_;
+  TransferLog log_;
+  PeerAcks peer_acks_;
+  Transactions transactions_;
+  WaitQueue changed_;
+  TaskGroup tasks_;
+  AsyncMutex acts_;
+  bool flush_ordering_ = true;
+  bool probing_ = false;
+  bool stopping_ = false;
+  bool progress_scheduled_ = false;
+  bool advancing_ = false;
+
+  struct TurnEnd : umblock::Completion {
+    ResourceImpl* resource;
+    explicit TurnEnd(ResourceImpl* r);
+  } turn_end_;
+};
+
+}  // namespace umblock::drbd

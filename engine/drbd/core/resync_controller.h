@@ -1,0 +1,34 @@
+// ResyncController: how much a sync target asks for per tick (drbd-metadata-resync.md 6.5). Pure
+// arithmetic on integers; one tick is 100 ms or shorter. Units: sectors.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/drbd/config.h"
+
+namespace umblock::drbd {
+
+class ResyncController {
+ public:
+  explicit ResyncController(const ResyncOptions& options) { Configure(options); }
+
+  void Configure(const ResyncOptions& options);
+  void Reset();
+
+  // `arrived`: sectors answered since the last tick; `elapsed`: since then. Returns how many sectors
+  // may be requested now.
+  uint64_t Tick(uint64_t arrived, Duration elapsed);
+  // What was asked for since.
+  void OnRequested(uint64_t sectors) { in_flight_ += static_cast<int64_t>(sectors); }
+  int64_t in_flight() const { return in_flight_; }
+
+ private:
+  ResyncOptions options_;
+  std::vector<int64_t> plan_;
+  size_t oldest_ = 0;
+  int64_t total_ = 0;
+  int64_t in_flight_ = 0;
+};
+
+}  // namespace umblock::drbd

@@ -1,0 +1,202 @@
+#include "engine/drbd/core/resync_source.h"
+
+#include <cerrno>
+
+#include "engine/drbd/core/resource_impl.h"
+
+namespace umblock::drbd {
+
+ResyncSource::ResyncSource(PeerDevice& device)
+    : device_(device), reactor_(device.volume().reactor()), room_(reactor_) {}
+
+ResyncSource::~ResyncSource() {
+  UMBLOCK_ASSERT(in_work_.empty(), "resync reads are stopped before their device goes");
+}
+
+Task<bool> ResyncSource::OnRequest(wire::DagtagRequest request, bool thin, CancelToken cancel) {
+  while (in_work_.size() >= kMaxOutstanding && !stopping_) {
+    if (co_await room_.Wait(cancel) == WakeReason::kCancelled) co_return false;
+  }
+  Buffer buffer = co_await reactor_.buffers().Allocate(request.blksize, cancel);
+  if (!buffer || stopping_) co_return false;
+  ResyncRead* read = reads_.Take();
+  read->source = this;
+  read->request = request;
+  read->thin = thin;
+  read->buffer = std::move(buffer);
+  read->waiting_for_dagtag = false;
+  read->reading = false;
+  read->sent = false;
+  read->answered = false;
+  read->dropped = false;
+  in_work_.push_back(*read);
+  outstanding_bytes_ += request.blksize;
+  ++device_.unacked;
+  if (DependencyMet(*read)) {
+    Advance(read);
+  } else {
+    read->waiting_for_dagtag = true;
+  }
+  co_return true;
+}
+
+// drbd-io-path.md G.4: the read must not see less of the primary's stream than the target has.
+bool ResyncSource::DependencyMet(const ResyncRead& read) const {
+  ResourceImpl& resource = device_.volume().resource();
+  int node = static_cast<int>(read.request.dagtag_node_id);
+  if (read.request.dagtag == 0 || node == resource.own_node()) return true;
+  Connection* connection = resource.connection(node);
+  if (connection == nullptr || !connection->up()) return true;
+  return connection->writes().last_dagtag() >= read.request.dagtag;
+}
+
+void ResyncSource::OnDagtagAdvanced() {
+  for (auto it = in_work_.begin(); it != in_work_.end();) {
+    ResyncRead& read = *it++;
+    if (!read.waiting_for_dagtag || !DependencyMet(read)) continue;
+    read.waiting_for_dagtag = false;
+    Advance(&read);
+  }
+}
+
+void ResyncSource::Advance(ResyncRead* read) {
+  uint64_t first = read->request.sector;
+  if (device_.volume().ranges().Insert(read, RangeKind::kResyncRead, device_.node(), first,
+                                       first + read->request.blksize / 512,
+                                       [](IoRange* self) noexcept {
+                                         auto* granted = static_cast<ResyncRead*>(self);
+                                         granted->source->StartRead(granted);
+                                       })) {
+    StartRead(read);
+  }
+}
+
+void ResyncSource::StartRead(ResyncRead* read) {
+  Volume& volume = device_.volume();
+  if (read->dropped || volume.disk() == nullptr || volume.state().disk < DiskState::kOutdated) {
+    OnRead(read, EIO);
+    return;
+  }
+  read->reading = true;
+  read->iov = read->buffer.iov(read->request.blksize);
+  read->io.op = IoOp::kRead;
+  read->io.offset = read->request.sector * 512;
+  read->io.length = read->request.blksize;
+  read->io.iov = {&read->iov, 1};
+  read->io.scratch = read;
+  read->io.done = [](BlockIo* self, int error) noexcept {
+    auto* done = static_cast<ResyncRead*>(self->scratch);
+    done->reading = false;
+    Volume& of = done->source->device_.volume();
+    of.CountLower(-1);
+    if (error == 0) {
+      of.NoteBackingIo(done->request.blksize, 0);
+    } else {
+      of.OnLocalError(IoOp::kRead, error);
+    }
+    done->source->OnRead(done, error);
+  };
+  volume.CountLower(1);
+  volume.disk()->backing().Submit(&read->io);
+}
+
+void ResyncSource::OnRead(ResyncRead* read, int error) {
+  if (read->dropped) {
+    read->answered = true;
+    read->sent = true;
+    MaybeFree(read);
+    return;
+  }
+  if (error != 0) {
+    device_.connection().SendBlockAck(wire::PacketType::kNegRsDreply, device_,
+                                      read->request.sector, read->request.block_id,
+                                      read->request.blksize);
+    read->answered = true;
+    read->sent = true;
+    MaybeFree(read);
+    return;
+  }
+  Reply(read);
+}
+
+void ResyncSource::Reply(ResyncRead* read) {
+  read->fn = [](SentNotice* self, bool) noexcept {
+    auto* sent = static_cast<ResyncRead*>(self);
+    sent->sent = true;
+    sent->buffer.Release();
+    sent->source->MaybeFree(sent);
+  };
+  device_.connection().SendDataReply(wire::PacketType::kRsDataReply, device_,
+                                     read->request.sector, read->request.block_id,
+                                     {&read->iov, 1}, read);
+}
+
+bool ResyncSource::OnAck(uint64_t block_id, uint64_t sector, uint32_t bytes, bool written) {
+  for (ResyncRead& read : in_work_) {
+    if (read.answered || read.request.sector != sector || read.request.blksize != bytes) continue;
+    if (read.request.block_id != block_id && block_id != wire::kIdSyncer) continue;
+    read.answered = true;
+    Volume& volume = device_.volume();
+    if (written) {
+      volume.ClearOutOfSync(sector, sector + bytes / 512,
+                            volume.SlotMaskOf(NodeBit(device_.node())));
+    }
+    MaybeFree(&read);
+    return true;
+  }
+  return false;
+}
+
+void ResyncSource::MaybeFree(ResyncRead* read) {
+  if (!read->answered || !read->sent || read->reading) return;
+  read->buffer.Release();
+  if (read->inserted()) device_.volume().ranges().Remove(read);
+  in_work_.erase(List::s_iterator_to(*read));
+  outstanding_bytes_ -= read->request.blksize;
+  --device_.unacked;
+  reads_.Give(read);
+  room_.NotifyAll();
+}
+
+void ResyncSource::Begin() {
+  total_bits_ = device_.out_of_sync_bits();
+  started_ = reactor_.Now();
+}
+
+SyncProgress ResyncSource::progress() const {
+  SyncProgress result;
+  uint64_t left = device_.out_of_sync_bits();
+  result.total_bytes = total_bits_ * 4096;
+  result.left_bytes = left * 4096;
+  auto elapsed_ms = static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(reactor_.Now() - started_).count());
+  if (elapsed_ms > 0 && total_bits_ > left) {
+    result.rate_bytes_per_second = (total_bits_ - left) * 4096 * 1000 / elapsed_ms;
+  }
+  if (result.rate_bytes_per_second > 0) {
+    result.eta = Duration(std::chrono::seconds(
+        static_cast<int64_t>(result.left_bytes / result.rate_bytes_per_second)));
+  }
+  return result;
+}
+
+Task<void> ResyncSource::Stop() {
+  stopping_ = true;
+  room_.NotifyAll();
+  for (auto it = in_work_.begin(); it != in_work_.end();) {
+    ResyncRead& read = *it++;
+    read.dropped = true;
+    read.waiting_for_dagtag = false;
+    read.answered = true;
+    // What is in the send queue says so itself when the queue is stopped.
+    bool queued = !read.reading && read.granted() && !read.sent;
+    if (!queued && !read.reading) {
+      read.sent = true;
+      MaybeFree(&read);
+    }
+  }
+  while (!in_work_.empty()) co_await room_.Wait();
+  stopping_ = false;
+}
+
+}  // namespace umblock::drbd

@@ -1,0 +1,315 @@
+#include "engine/drbd/core/resync_target.h"
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+
+#include "engine/drbd/core/resource_impl.h"
+
+namespace umblock::drbd {
+namespace {
+
+constexpr uint64_t kSectorsPerBit = 8;
+constexpr uint64_t kFirstRequestSectors = 64;     // 32 KiB
+constexpr uint64_t kLargestRequestSectors = 2048;  // 1 MiB
+constexpr Duration kTick = 100ms;
+constexpr Duration kMarkEvery = 3s;
+constexpr size_t kMarks = 8;
+
+}  // namespace
+
+ResyncTarget::ResyncTarget(PeerDevice& device)
+    : device_(device),
+      reactor_(device.volume().reactor()),
+      controller_(ResyncOptions{}),
+      tasks_(reactor_),
+      changed_(reactor_) {}
+
+ResyncTarget::~ResyncTarget() {
+  UMBLOCK_ASSERT(active_.empty(), "a resync is stopped before its device goes");
+}
+
+void ResyncTarget::Start() {
+  UMBLOCK_ASSERT(!running_, "a resync runs once at a time");
+  running_ = true;
+  stopping_ = false;
+  paused_ = false;
+  position_ = 0;
+  arrived_ = 0;
+  failed_blocks_ = 0;
+  request_sectors_ = kFirstRequestSectors;
+  total_bits_ = device_.out_of_sync_bits();
+  started_ = reactor_.Now();
+  marks_.assign(1, {started_, total_bits_});
+  controller_.Reset();
+  tasks_.Spawn(Loop());
+}
+
+void ResyncTarget::Pause(bool paused) {
+  if (paused_ == paused) return;
+  paused_ = paused;
+  changed_.NotifyAll();
+}
+
+Task<void> ResyncTarget::Stop() {
+  stopping_ = true;
+  changed_.NotifyAll();
+  co_await tasks_.Join();
+  for (auto it = active_.begin(); it != active_.end();) {
+    ResyncBlock& block = *it++;
+    if (!block.writing) Release(&block);
+  }
+  while (!active_.empty()) co_await changed_.Wait();
+  running_ = false;
+}
+
+Task<void> ResyncTarget::Loop() {
+  Time last = reactor_.Now();
+  while (!stopping_) {
+    if (paused_) {
+      co_await changed_.Wait();
+      last = reactor_.Now();
+      continue;
+    }
+    Time now = reactor_.Now();
+    uint64_t budget = controller_.Tick(std::exchange(arrived_, 0), now - last);
+    last = now;
+    uint64_t limit = uint64_t{device_.connection().config().net.max_buffers} * kSectorsPerBit;
+    auto in_flight = static_cast<uint64_t>(controller_.in_flight());
+    budget = in_flight >= limit ? 0 : std::min(budget, limit - in_flight);
+    // Less than a block would never come to anything.
+    if (in_flight == 0) budget = std::max(budget, kSectorsPerBit);
+    uint64_t requested = RequestSome(budget);
+    Sample();
+    if (active_.empty() && requested == 0) {
+      std::optional<uint32_t> slot = device_.slot();
+      if (!slot) break;
+      bool at_end = position_ >= device_.volume().disk()->bitmap().bits();
+      if (at_end && conflicts_ == 0) {
+        if (device_.out_of_sync_bits() == 0 || failed_blocks_ > 0) {
+          finishing_ = true;
+          bool over = co_await Finish();
+          finishing_ = false;
+          if (over) break;
+          last = reactor_.Now();
+          continue;
+        }
+        position_ = 0;
+        continue;
+      }
+      if (at_end) {
+        // Blocks that writes were in the way of: another pass, a little later.
+        conflicts_ = 0;
+        position_ = 0;
+        co_await changed_.WaitFor(10ms);
+        continue;
+      }
+    }
+    co_await changed_.WaitFor(kTick);
+  }
+  if (!stopping_) running_ = false;
+}
+
+uint64_t ResyncTarget::RequestSome(uint64_t budget) {
+  std::optional<uint32_t> slot = device_.slot();
+  if (!slot) return 0;
+  meta::Bitmap& bitmap = device_.volume().disk()->bitmap();
+  uint64_t requested = 0;
+  while (budget >= kSectorsPerBit || (budget > 0 && requested == 0)) {
+    uint64_t bit = bitmap.FindNextSet(*slot, position_);
+    position_ = bit;
+    if (bit >= bitmap.bits()) break;
+    // As much as is set, as the budget allows, and as the alignment of the start does: the start is a
+    // multiple of the smallest power of two that is not below the size (drbd-wire.md 5.12.1).
+    uint64_t most = std::min(request_sectors_, budget) / kSectorsPerBit;
+    most = std::max<uint64_t>(most, 1);
+    if (bit != 0) most = std::min(most, uint64_t{1} << std::countr_zero(bit));
+    uint64_t end = std::min(bitmap.FindNextClear(*slot, bit, bit + most), bit + most);
+    uint64_t first_sector = bit * kSectorsPerBit;
+    uint64_t end_sector = std::min(end * kSectorsPerBit, device_.volume().size_sectors());
+    position_ = end;
+    if (!RequestRange(first_sector, end_sector)) {
+      ++conflicts_;
+      continue;
+    }
+    uint64_t sectors = end_sector - first_sector;
+    requested += sectors;
+    budget -= std::min(budget, sectors);
+    request_sectors_ = std::min(request_sectors_ * 2, kLargestRequestSectors);
+  }
+  return requested;
+}
+
+bool ResyncTarget::RequestRange(uint64_t first, uint64_t end) {
+  Volume& volume = device_.volume();
+  if (volume.ranges().WouldWait(RangeKind::kResyncWrite, device_.node(), first, end)) return false;
+  ResyncBlock* block = blocks_.Take();
+  block->target = this;
+  block->first = first;
+  block->end = end;
+  block->replied = false;
+  block->deallocated = false;
+  block->writing = false;
+  bool granted = volume.ranges().Insert(block, RangeKind::kResyncWrite, device_.node(), first, end,
+                                        [](IoRange*) noexcept {});
+  UMBLOCK_ASSERT(granted, "a range that would not wait is granted");
+  active_.push_back(*block);
+  controller_.OnRequested(end - first);
+  ++device_.pending;
+  device_.connection().SendResyncRequest(device_, first, end, block->handle());
+  return true;
+}
+
+ResyncBlock* ResyncTarget::FindRequest(uint64_t block_id, uint64_t sector, uint32_t bytes) {
+  ResyncBlock* block = blocks_.Find(block_id);
+  if (block == nullptr || block->replied || block->first != sector ||
+      (block->end - block->first) * 512 != bytes) {
+    return nullptr;
+  }
+  return block;
+}
+
+void ResyncTarget::OnReply(ResyncBlock* block) {
+  block->replied = true;
+  --device_.pending;
+  Volume& volume = device_.volume();
+  if (stopping_) {
+    Release(block);
+    return;
+  }
+  // Whatever the other nodes have, it is not this (O9).
+  volume.SetOutOfSync(block->first, block->end, volume.SlotsExcept(device_.node()));
+  if (volume.ranges().Restage(block, [](IoRange* self) noexcept {
+        auto* granted = static_cast<ResyncBlock*>(self);
+        granted->target->WriteBlock(granted);
+      })) {
+    WriteBlock(block);
+  }
+}
+
+void ResyncTarget::WriteBlock(ResyncBlock* block) {
+  Volume& volume = device_.volume();
+  if (volume.disk() == nullptr || volume.state().disk < DiskState::kInconsistent) {
+    Release(block);
+    return;
+  }
+  BlockIo& io = block->io;
+  io.op = block->deallocated ? IoOp::kWriteZeroes : IoOp::kWrite;
+  io.may_unmap = true;
+  io.fua = false;
+  io.offset = block->first * 512;
+  io.length = (block->end - block->first) * 512;
+  if (!block->deallocated) block->iov = block->buffer.iov(io.length);
+  io.iov = block->deallocated ? std::span<const iovec>{} : std::span<const iovec>{&block->iov, 1};
+  io.scratch = block;
+  io.done = [](BlockIo* self, int error) noexcept {
+    auto* done = static_cast<ResyncBlock*>(self->scratch);
+    done->target->device_.volume().CountLower(-1);
+    done->target->OnWritten(done, error);
+  };
+  block->writing = true;
+  volume.CountLower(1);
+  volume.disk()->backing().Submit(&io);
+}
+
+void ResyncTarget::OnWritten(ResyncBlock* block, int error) {
+  Volume& volume = device_.volume();
+  auto bytes = static_cast<uint32_t>((block->end - block->first) * 512);
+  bool block_ids = device_.connection().agreed_protocol() >= wire::kProtocolBlockIds;
+  uint64_t id = block_ids ? block->handle() : wire::kIdSyncer;
+  if (error == 0) {
+    volume.NoteBackingIo(0, bytes);
+    volume.ClearOutOfSync(block->first, block->end, volume.SlotMaskOf(NodeBit(device_.node())));
+    device_.connection().SendBlockAck(wire::PacketType::kRsWriteAck, device_, block->first, id,
+                                      bytes);
+  } else {
+    ++failed_blocks_;
+    device_.connection().SendBlockAck(
+        block_ids ? wire::PacketType::kRsNegAck : wire::PacketType::kNegAck, device_, block->first,
+        id, bytes);
+    volume.OnLocalError(IoOp::kWrite, error);
+  }
+  block->writing = false;
+  Release(block);
+}
+
+void ResyncTarget::OnFailed(ResyncBlock* block) {
+  ++failed_blocks_;
+  OnCancelled(block);
+}
+
+void ResyncTarget::OnCancelled(ResyncBlock* block) {
+  block->replied = true;
+  --device_.pending;
+  Release(block);
+}
+
+void ResyncTarget::Release(ResyncBlock* block) {
+  if (!block->replied) --device_.pending;
+  arrived_ += block->end - block->first;
+  block->buffer.Release();
+  device_.volume().ranges().Remove(block);
+  active_.erase(List::s_iterator_to(*block));
+  blocks_.Give(block);
+  if (active_.empty()) changed_.NotifyAll();
+}
+
+// True if the resync is over. The order is that of drbd-metadata-resync.md 3.7: data, bitmap, UUIDs,
+// and only then the state that says so.
+Task<bool> ResyncTarget::Finish() {
+  Volume& volume = device_.volume();
+  ResourceImpl& resource = volume.resource();
+  int node = device_.node();
+  int number = volume.number();
+  if (failed_blocks_ > 0) {
+    resource.logger().Warn("{}: resync ended with {} failed blocks, {} bits left", device_.name(),
+                           failed_blocks_, device_.out_of_sync_bits());
+    (void)resource.Change("resync ended with failed blocks", {.hard = true},
+                          [=](ResourceState& next) {
+                            PeerDeviceState& peer = next.Volume(number)->peer(node);
+                            peer.repl = ReplicationState::kEstablished;
+                            peer.resync_active = false;
+                          });
+    co_return true;
+  }
+  Status written = co_await volume.disk()->WriteBitmap();
+  if (!written || stopping_) co_return stopping_;
+  // The peer must be there still, and must have heard everything (6.8).
+  if (!co_await device_.connection().PingRoundTrip()) co_return true;
+  if (stopping_) co_return true;
+  if (device_.out_of_sync_bits() != 0) {
+    position_ = 0;
+    co_return false;
+  }
+  co_await resource.FinishResyncAsTarget(device_);
+  co_return true;
+}
+
+void ResyncTarget::Sample() {
+  Time now = reactor_.Now();
+  if (now - marks_.back().at < kMarkEvery) return;
+  if (marks_.size() == kMarks) marks_.erase(marks_.begin());
+  marks_.push_back({now, device_.out_of_sync_bits()});
+}
+
+SyncProgress ResyncTarget::progress() const {
+  SyncProgress result;
+  uint64_t left = device_.out_of_sync_bits();
+  result.total_bytes = total_bits_ * 4096;
+  result.left_bytes = left * 4096;
+  result.paused = paused_;
+  if (marks_.empty()) return result;
+  const Mark& mark = marks_.size() > 1 ? marks_[marks_.size() - 2] : marks_.front();
+  auto elapsed_ms = static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(reactor_.Now() - mark.at).count());
+  if (elapsed_ms > 0 && mark.left_bits > left) {
+    result.rate_bytes_per_second = (mark.left_bits - left) * 4096 * 1000 / elapsed_ms;
+  }
+  if (result.rate_bytes_per_second > 0) {
+    result.eta = Duration(std::chrono::seconds(
+        static_cast<int64_t>(result.left_bytes / result.rate_bytes_per_second)));
+  }
+  return result;
+}
+
+}  // namespace umblock::drbd

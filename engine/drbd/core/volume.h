@@ -1,0 +1,199 @@
+// Volume: a replicated block device (drbd-io-path.md A, D, E).
+//
+// Fronts submit BlockIos. Reads go to the own disk where it is current, else to a peer. Writes are
+// Requests: admitted, given their range and extents, registered in the resource's transfer log, sent to
+// the disk and to the peers, completed when every leg is satisfied. Flushes wait for the own disk and,
+// with strict_flush, for every epoch before them to be stable on the peers (INV-10).
+//
+// What must wait (suspended I/O, a state that settles, a new data generation owed, too many requests)
+// waits in the admission queue in order; nothing there is failed.
+// Completions are delivered in a batch later in the same turn, never from inside Submit.
+// Threading: the resource's reactor.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "engine/block/device_base.h"
+#include "engine/drbd/core/disk.h"
+#include "engine/drbd/core/io_ranges.h"
+#include "engine/drbd/core/object_pool.h"
+#include "engine/drbd/core/peer_device.h"
+#include "engine/drbd/core/request.h"
+#include "engine/drbd/resource.h"
+#include "engine/drbd/status.h"
+
+namespace umblock::drbd {
+
+class ResourceImpl;
+
+class Volume final : public DeviceBase, private DiskOwner {
+ public:
+  Volume(ResourceImpl& resource, VolumeConfig config);
+  ~Volume() override;
+
+  int number() const { return config_.number; }
+  const VolumeConfig& config() const { return config_; }
+  ResourceImpl& resource() { return resource_; }
+  VolumeState& state();
+  const VolumeState& state() const;
+
+  // --- BlockDevice ---
+  void Submit(BlockIo* io) noexcept override;
+  const BlockGeometry& geometry() const override { return geometry_; }
+  Access access() const override;
+  std::string access_reason() const override;
+
+  // --- disk ---
+  Disk* disk() { return disk_.get(); }
+  const Disk* disk() const { return disk_.get(); }
+  uint64_t disk_generation() const { return disk_generation_; }
+  Task<Status> OpenDisk(const AttachRequest& request);
+  // The I/O of this volume must have drained. `clean` as in Disk::Close.
+  Task<void> CloseDisk(bool clean);
+  // Waits until no I/O to the backing device is in flight; new I/O is held back meanwhile if
+  // `quiesce`.
+  Task<void> DrainLocal();
+  void Quiesce(bool on);
+  void NoteBackingIo(uint64_t read_bytes, uint64_t written_bytes);
+  void CountLower(int64_t delta);
+  // A peer write or resync block failed on the own disk.
+  void OnLocalError(IoOp op, int error);
+  void StoreMetaFlags();  // disk state, roles → superblock flags; written soon
+  Task<Status> StoreMetaFlagsNow();
+  // Found, or become, a Primary that did not end cleanly; advertised to peers until both disks are
+  // UpToDate (drbd-metadata-resync.md 3.5).
+  bool crashed_primary = false;
+  std::string disk_reason;  // why the disk is not UpToDate, for status
+  uint64_t exposed_uuid = 0;  // generation that this node has shown to its users
+  bool making_uuid = false;
+
+  // --- peers ---
+  PeerDevice* peer(int node);
+  void AddPeer(Connection& connection);
+  void RemovePeer(int node);
+  std::map<int, std::unique_ptr<PeerDevice>>& peers() { return peers_; }
+  // Nodes whose bitmap slots exist, for UUID rules.
+  UuidPeers uuid_peers() const;
+
+  // --- size ---
+  uint64_t size_sectors() const { return geometry_.size / 512; }
+  void SetSize(uint64_t sectors);
+
+  // --- bitmap ---
+  // Sectors [first, end), rounded outward when set and inward when cleared. Returns whether a bit
+  // changed.
+  bool SetOutOfSync(uint64_t first, uint64_t end, meta::SlotMask slots);
+  bool ClearOutOfSync(uint64_t first, uint64_t end, meta::SlotMask slots);
+  meta::SlotMask SlotsExcept(int node) const;
+  meta::SlotMask SlotMaskOf(NodeMask nodes) const;
+
+  // --- requests ---
+  RangeTable& ranges() { return ranges_; }
+  Request* FindRequest(uint64_t block_id) { return requests_.Find(block_id); }
+  // Something that held I/O back may be over.
+  void Readmit();
+  void CheckCompletion(Request* request);
+  // The request has left the transfer log: bits, extents, late out-of-sync notes.
+  void Retire(Request* request);
+  // The read of the front that a peer's answer belongs to; nullptr if it answers none.
+  const BlockIo* FindRemoteRead(uint64_t block_id, int node, uint64_t sector);
+  void FinishRemoteRead(uint64_t block_id, bool ok);
+  void FailReadsOf(int node);
+  void CheckFlushes();
+  bool io_idle() const { return upper_pending_ == 0; }
+  Task<void> WaitIdle();
+
+  Status UpdateDiskOptions(const DiskOptions& options);
+  VolumeStatus status() const;
+  VolumeCounters counters() const;
+  void NotifyChanged() { NotifyObservers(); }
+  void RefreshOpeners();
+  void UpdateGeometry();
+
+ private:
+  struct ReadRequest final : PoolObject {
+    ReadRequest() : local(nullptr) {}
+    Volume* volume = nullptr;
+    BlockIo* upper = nullptr;
+    BlockIo local;
+    int node = -1;  // the peer that serves it; -1: the own disk
+    bool done = false;
+    bool tried_local = false;
+    NodeMask tried = 0;
+    Time submitted_at{};
+  };
+  struct FlushRequest final : PoolObject {
+    FlushRequest() : local(nullptr) {}
+    Volume* volume = nullptr;
+    BlockIo* upper = nullptr;
+    BlockIo local;
+    bool local_done = false;
+    bool local_ok = false;
+    bool peers_done = false;
+    uint32_t epoch = 0;
+    Time submitted_at{};
+  };
+
+  void OnMetadataFailed(const Error& error) override;
+  void OnActivityLogStarving() override;
+  void OnOpenersChanged() override;
+
+  int Check(const BlockIo& io) const;
+  bool MayAdmit();
+  void Start(BlockIo* io);
+  void StartRead(BlockIo* io);
+  void TryRead(ReadRequest* read);
+  bool MayReadLocally(uint64_t offset, uint64_t length) const;
+  void OnLocalRead(ReadRequest* read, int error);
+  void FinishRead(ReadRequest* read, int error);
+  void StartFlush(BlockIo* io);
+  void CheckFlush(FlushRequest* flush);
+  void StartWrite(BlockIo* io);
+  void OnRange(Request* request);
+  void OnExtents(Request* request, bool granted);
+  void Register(Request* request);
+  void Postpone(Request* request);
+  void ChooseLegs(Request* request);
+  void SubmitLocal(Request* request);
+  void OnLocalWrite(Request* request, int error);
+  void ReleaseExtents(Request* request);
+  void DecideBits(Request* request);
+  void Complete(BlockIo* io, int error);
+  void DeliverCompleted();
+  void QueueForAdmission(BlockIo* io);
+  bool ReplicatesWithC() const;
+
+  ResourceImpl& resource_;
+  VolumeConfig config_;
+  BlockGeometry geometry_;
+  std::unique_ptr<Disk> disk_;
+  uint64_t disk_generation_ = 0;
+  std::string backend_name_;
+  std::map<int, std::unique_ptr<PeerDevice>> peers_;
+  RangeTable ranges_;
+  ObjectPool<Request> requests_;
+  ObjectPool<ReadRequest> reads_;
+  ObjectPool<FlushRequest> flushes_;
+  std::vector<FlushRequest*> flush_list_;
+  std::vector<ReadRequest*> remote_reads_;
+  BlockIo* waiting_head_ = nullptr;  // admission queue
+  BlockIo* waiting_tail_ = nullptr;
+  bool admitting_ = false;
+  int quiesced_ = 0;
+  uint64_t upper_pending_ = 0;
+  uint64_t lower_pending_ = 0;
+  uint64_t in_work_ = 0;  // admitted, not completed
+  WaitQueue idle_;
+  VolumeCounters counters_;
+  BlockIo* completed_head_ = nullptr;
+  BlockIo* completed_tail_ = nullptr;
+  bool delivery_scheduled_ = false;
+  struct DeliverHook : umblock::Completion {
+    Volume* volume;
+    explicit DeliverHook(Volume* v);
+  } deliver_hook_;
+};
+
+}  // namespace umblock::drbd
