@@ -1,4 +1,4 @@
-// Every header of this module stands alone and together with the resource's public headers.
+// Every header of this module compiles beside the others.
 #include "engine/drbd/state/connect_handshake.h"
 #include "engine/drbd/state/disk_state.h"
 #include "engine/drbd/state/membership.h"
