@@ -116,6 +116,11 @@ TEST(Sanitize, S16ClampTable) {
        Disk::kUpToDate},
       {Repl::kWFBitMapT, Disk::kInconsistent, Disk::kOutdated, Disk::kInconsistent,
        Disk::kUpToDate},
+      {Repl::kWFSyncUUID, Disk::kInconsistent, Disk::kOutdated, Disk::kInconsistent,
+       Disk::kUpToDate},
+      {Repl::kSyncTarget, Disk::kInconsistent, Disk::kInconsistent, Disk::kInconsistent,
+       Disk::kUpToDate},
+      {Repl::kVerifyT, Disk::kInconsistent, Disk::kUpToDate, Disk::kInconsistent, Disk::kUpToDate},
       {Repl::kBehind, Disk::kInconsistent, Disk::kOutdated, Disk::kInconsistent, Disk::kUpToDate},
       {Repl::kStartingSyncS, Disk::kInconsistent, Disk::kUpToDate, Disk::kInconsistent,
        Disk::kConsistent},
@@ -139,6 +144,14 @@ TEST(Sanitize, S16ClampTable) {
     EXPECT_GE(l.state.volumes[0].disk, row.own_low);
     EXPECT_GE(Dev(l.state).disk, row.peer_low);
   }
+}
+
+TEST(Sanitize, S14FullSyncAsTargetPausesTheOtherPeers) {
+  const Result r =
+      Change(Healthy(2), [](ResourceState& s) { Dev(s, 1).repl = Repl::kStartingSyncT; }, kHard);
+  EXPECT_EQ(r.state.volumes[0].peer(2).repl, Repl::kPausedSyncT);
+  EXPECT_TRUE(r.state.volumes[0].peer(2).resync_susp_other);
+  EXPECT_EQ(r.state.volumes[0].disk, Disk::kInconsistent);
 }
 
 TEST(Sanitize, S17PeerDisklessStaysDiskless) {
