@@ -73,6 +73,8 @@ class Connection final : private SendQueue::Owner {
   void Fail(ConnectionState next, std::string reason);
   void FailWith(const Error& error);
   bool up() const { return link_up_ && !failed_; }
+  // Features and authentication are through.
+  bool negotiated() const { return up() && negotiated_; }
   int agreed_protocol() const { return agreed_.protocol; }
   uint32_t agreed_features() const { return agreed_.features; }
   bool resolve_conflicts() const { return resolve_conflicts_; }

@@ -18,13 +18,13 @@ class PeerDevice::Sink final : public wire::BitSink {
 };
 
 PeerDevice::PeerDevice(Volume& volume, Connection& connection)
-    : target(*this),
-      source(*this),
-      volume_(volume),
+    : volume_(volume),
       connection_(connection),
       node_(connection.node()),
       name_(fmt::format("peer-volume {}/{}/{}", volume.resource().name(), connection.node(),
                         volume.number())),
+      target(*this),
+      source(*this),
       sink_(std::make_unique<Sink>(*this)) {
   target.Configure(connection.config().resync);
 }

@@ -60,9 +60,6 @@ class PeerDevice {
   wire::StateWord handshake_word;  // of the connect that is under way
   bool consider_resync = false;    // decide again on the next state of the peer
 
-  ResyncTarget target;
-  ResyncSource source;
-
   // Payload bytes on this connection, and answers outstanding.
   uint64_t sent_bytes = 0;
   uint64_t received_bytes = 0;
@@ -76,6 +73,13 @@ class PeerDevice {
   Connection& connection_;
   int node_;
   std::string name_;
+
+ public:
+  // After what they refer to.
+  ResyncTarget target;
+  ResyncSource source;
+
+ private:
   uint32_t packet_sequence_ = 0;
   std::unique_ptr<Sink> sink_;
   std::optional<wire::BitmapReceiver> bitmap_receiver_;

@@ -115,6 +115,11 @@ CoordinatorFacts Transactions::OwnFacts() const {
   const ResourceState& state = resource_.state();
   CoordinatorFacts facts;
   facts.direct = direct();
+  for (const auto& [node, connection] : resource_.connections()) {
+    if (connection->negotiated() && !connection->state().connected()) {
+      facts.connecting |= NodeBit(node);
+    }
+  }
   facts.self_primary = state.role == Role::kPrimary;
   facts.data_accessible = AnyData(state);
   for (const VolumeState& volume : state.volumes) {
