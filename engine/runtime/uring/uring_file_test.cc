@@ -190,6 +190,44 @@ TEST_F(UringFileTest, ManyOperationsInFlightAndCloseAwaitsThem) {
   file.reset();
 }
 
+// Rings much smaller than what is in flight: the submission ring fills up within a turn, the
+// completion ring overflows.
+TEST(UringSmallRingTest, NothingIsLostWhenTheRingsOverflow) {
+  for (UringMode mode : {UringMode::kDeferred, UringMode::kCooperative, UringMode::kPlain}) {
+    auto thread =
+        *ReactorThread::Start({.uring = {.sq_entries = 4, .cq_entries = 8, .best_mode = mode}});
+    UringReactor& reactor = thread->reactor();
+    int ended = 0;
+    constexpr int kOps = 500;
+    thread->RunTask([&]() -> Task<void> {
+      auto file = co_await reactor.OpenFile(
+          {.path = "/proc/self/exe", .writable = false, .direct = false, .exclusive_use = false});
+      EXPECT_TRUE(file) << file.error().ToString();
+      struct Counted : Completion {
+        Counted()
+            : Completion([](Completion* self, int32_t error) noexcept {
+                EXPECT_EQ(error, 0);
+                ++*static_cast<Counted*>(self)->count;
+              }) {}
+        int* count = nullptr;
+        char byte = 0;
+      };
+      std::vector<Counted> ops(kOps);
+      for (int i = 0; i < kOps; ++i) {
+        ops[i].count = &ended;
+        iovec iov{&ops[i].byte, 1};
+        (*file)->StartRead(static_cast<uint64_t>(i) % 4, {&iov, 1}, &ops[i]);
+      }
+      co_await (*file)->Close();
+      EXPECT_EQ(ended, kOps);
+      for (int i = 0; i < kOps; ++i)
+        EXPECT_EQ(ops[i].byte,
+                  "\x7f"
+                  "ELF"[i % 4]);
+    });
+  }
+}
+
 TEST_F(UringFileTest, OneUserAtATime) {
   auto file = Create(1 << 20);
   auto second = Open({.path = Path("f")});

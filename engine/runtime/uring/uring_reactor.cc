@@ -21,7 +21,7 @@ namespace {
 
 // What a turn may take before it hands over what it has; a single completion may exceed it.
 constexpr Duration kTurnLimit = 500us;
-constexpr int kReapBatch = 256;
+constexpr int kReapBatch = 64;
 constexpr int kTimerBatch = 256;
 constexpr int kCompletionsPerClockRead = 8;
 constexpr int kSpinsPerClockRead = 32;
