@@ -288,14 +288,15 @@ void SimConnection::Truncate(Pipe& pipe) {
   pipe.wire = std::move(kept);
 }
 
-void SimConnection::Cut(bool silent) {
+void SimConnection::Cut(bool silent, bool at_once) {
   world_.Note(id_, 31);
   for (int end = 0; end < 2; ++end) {
     Truncate(pipes_[end]);
     if (silent) {
       StartGiveUp(end);
     } else {
-      BreakLater(end, ECONNRESET, network_.random().Between(Duration(0), kLongestNotice));
+      BreakLater(end, ECONNRESET,
+                 at_once ? Duration(0) : network_.random().Between(Duration(0), kLongestNotice));
     }
   }
 }
@@ -318,6 +319,7 @@ void SimConnection::MuteAfter(int from_end, uint64_t bytes) {
 void SimConnection::ReachedCut(int from) {
   Pipe& pipe = pipes_[from];
   pipe.cut_at.reset();
+  pipe.struck = true;
   pipe.wire.clear();
   pipe.dead = true;
   if (pipe.cut_mutes) {

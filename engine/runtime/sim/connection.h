@@ -71,9 +71,12 @@ class SimConnection : public std::enable_shared_from_this<SimConnection> {
   // Faults. CutAfter: once `bytes` more bytes from `from_end` have been delivered, both directions
   // die; the other direction at an arbitrary byte. Silent: the ends are not told.
   void CutAfter(int from_end, uint64_t bytes, bool silent = false);
-  void Cut(bool silent = false);
+  // `at_once`: both ends learn of it now, and not one of them earlier.
+  void Cut(bool silent = false, bool at_once = false);
   // Only this direction goes dead, unnoticed, after `bytes` more bytes.
   void MuteAfter(int from_end, uint64_t bytes);
+  // True once a cut or mute of this direction has struck after its number of bytes.
+  bool struck(int from_end) const { return pipes_[from_end].struck; }
 
   // For SimStream.
   void Attach(int end, SimStream* stream);
@@ -136,6 +139,7 @@ class SimConnection : public std::enable_shared_from_this<SimConnection> {
     bool ack_scheduled = false;
     bool pump_scheduled = false;
     std::optional<uint64_t> cut_at;  // of `delivered`
+    bool struck = false;
     bool cut_silent = false;
     bool cut_mutes = false;
   };

@@ -87,6 +87,7 @@ bool SimNode::CountStep() {
 void SimNode::Crash(SimCrash kind) {
   if (incarnation_ == nullptr) return;
   world_.Note(incarnation_->id, 12);
+  if (crash_handler_ != nullptr) crash_handler_(kind);
   ++crashes_;
   SimIncarnation* dead = incarnation_;
   dead->alive = false;

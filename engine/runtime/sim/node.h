@@ -83,6 +83,10 @@ class SimNode {
   void CrashSoon(SimCrash kind);
   // After `steps` more steps of this node's reactors.
   void CrashAfterSteps(uint64_t steps, SimCrash kind);
+  // Called at the beginning of every crash, while the incarnation still stands.
+  void SetCrashHandler(std::function<void(SimCrash)> handler) {
+    crash_handler_ = std::move(handler);
+  }
   void Shutdown();
   // The end of the world: as a crash, without consequences for disks and peers.
   void Abandon();
@@ -126,6 +130,7 @@ class SimNode {
   uint64_t crashes_ = 0;
   uint64_t steps_to_crash_ = 0;  // 0: none planned
   SimCrash planned_crash_ = SimCrash::kPowerCut;
+  std::function<void(SimCrash)> crash_handler_;
   Duration clock_offset_;
   int64_t clock_drift_ppm_;
 };
