@@ -32,10 +32,11 @@ Status ValidName(std::string_view what, const std::string& name) {
                 c == '-' || c == '_' || c == '.');
   }
   if (ok && name[0] != '.' && name[0] != '-') return Ok();
-  return MakeError(ErrorCode::kInvalidArgument,
-                   "{} '{}' is not usable: 1 to 64 letters, digits, '.', '_' and '-', not beginning "
-                   "with '.' or '-'",
-                   what, name);
+  return MakeError(
+      ErrorCode::kInvalidArgument,
+      "{} '{}' is not usable: 1 to 64 letters, digits, '.', '_' and '-', not beginning "
+      "with '.' or '-'",
+      what, name);
 }
 
 }  // namespace
@@ -48,15 +49,15 @@ Status Validate(const ResourceConfig& config) {
   }
   const ResourceOptions& options = config.options;
   UMBLOCK_TRY(InRange("twopc-timeout", Milliseconds(options.twopc_timeout), 5000, 60000, "ms"));
-  UMBLOCK_TRY(InRange("peer-ack-window", options.peer_ack_window, 2048 * 512, 204800 * 512,
-                      "bytes"));
+  UMBLOCK_TRY(
+      InRange("peer-ack-window", options.peer_ack_window, 2048 * 512, 204800 * 512, "bytes"));
   UMBLOCK_TRY(InRange("peer-ack-delay", Milliseconds(options.peer_ack_delay), 1, 10000, "ms"));
   return InRange("max-io-depth", options.max_io_depth, 4, UINT32_MAX, "requests");
 }
 
 Status Validate(const VolumeConfig& config) {
-  UMBLOCK_TRY(InRange("the volume number", static_cast<uint64_t>(config.number), 0,
-                      kMaxVolumes - 1, ""));
+  UMBLOCK_TRY(
+      InRange("the volume number", static_cast<uint64_t>(config.number), 0, kMaxVolumes - 1, ""));
   if (config.size % 4096 != 0) {
     return MakeError(ErrorCode::kInvalidArgument,
                      "the size of volume {} is {} bytes; it must be a multiple of 4096",
@@ -101,8 +102,8 @@ Status Validate(const PeerConfig& config) {
   UMBLOCK_TRY(KnownDigest("verify-alg", net.verify_alg));
   UMBLOCK_TRY(KnownDigest("csums-alg", net.csums_alg));
   if (net.allow_two_primaries && net.protocol != Protocol::kC) {
-    return MakeError(ErrorCode::kInvalidArgument,
-                     "peer {}: allow-two-primaries needs protocol C", config.node_id);
+    return MakeError(ErrorCode::kInvalidArgument, "peer {}: allow-two-primaries needs protocol C",
+                     config.node_id);
   }
   UMBLOCK_TRY(InRange("timeout", Milliseconds(net.timeout), 100, 60000, "ms"));
   UMBLOCK_TRY(InRange("ko-count", net.ko_count, 0, 200, ""));

@@ -7,11 +7,12 @@ namespace umblock::drbd {
 
 Task<Status> CreateMetadata(CreateMetadataRequest request) {
   if (request.backing == nullptr) {
-    co_return MakeError(ErrorCode::kInvalidArgument, "create metadata: no backing device was named");
+    co_return MakeError(ErrorCode::kInvalidArgument,
+                        "create metadata: no backing device was named");
   }
   meta::MetaCreateOptions options;
-  options.layout.placement = request.metadata != nullptr ? meta::Placement::kFlexExternal
-                                                          : meta::Placement::kInternal;
+  options.layout.placement =
+      request.metadata != nullptr ? meta::Placement::kFlexExternal : meta::Placement::kInternal;
   options.layout.max_peers = static_cast<uint32_t>(request.max_peers);
   options.force = request.force;
   BlockDevice& device = request.metadata != nullptr ? *request.metadata : *request.backing;

@@ -34,17 +34,16 @@ PeerVolumeStatus StatusOf(PeerDevice& device) {
   result.volume = device.volume_number();
   result.replication = state.repl;
   result.peer_disk = state.disk;
-  result.resync_suspended = Joined({{state.resync_susp_user, "user"},
-                                    {state.resync_susp_peer, "peer"},
-                                    {state.resync_susp_dependency || state.resync_susp_other,
-                                     "dependency"}});
+  result.resync_suspended =
+      Joined({{state.resync_susp_user, "user"},
+              {state.resync_susp_peer, "peer"},
+              {state.resync_susp_dependency || state.resync_susp_other, "dependency"}});
   result.out_of_sync_bytes = device.out_of_sync_bits() * 4096;
   result.received_bytes = device.received_bytes;
   result.sent_bytes = device.sent_bytes;
   result.pending = device.pending;
   result.unacked = device.unacked;
-  if (state.repl == ReplicationState::kSyncTarget ||
-      state.repl == ReplicationState::kPausedSyncT) {
+  if (state.repl == ReplicationState::kSyncTarget || state.repl == ReplicationState::kPausedSyncT) {
     result.sync = device.target.progress();
   } else if (state.repl == ReplicationState::kSyncSource ||
              state.repl == ReplicationState::kPausedSyncS) {

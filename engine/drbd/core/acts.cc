@@ -38,7 +38,8 @@ std::string ResourceImpl::DescribeAllOpeners() const {
   return text;
 }
 
-// --- peers -----------------------------------------------------------------------------------------
+// --- peers
+// -----------------------------------------------------------------------------------------
 
 Status ResourceImpl::AddPeer(const PeerConfig& config) {
   UMBLOCK_TRY(Validate(config));
@@ -100,6 +101,13 @@ Task<Status> ResourceImpl::Disconnect(int node, bool force) {
   Connection* link = connection(node);
   if (link == nullptr) co_return NotFoundPeer(node);
   if (!force && link->state().connected()) {
+    // What is stable at the peer need not be sent again: a moment for the last barrier.
+    CloseEpoch();
+    ScheduleProgress();
+    Time until = reactor_.Now() + 1s;
+    while (!link->barriers_settled() && link->up() && reactor_.Now() < until) {
+      co_await changed_.WaitFor(until - reactor_.Now());
+    }
     DisconnectFacts facts;
     facts.fencing = link->state().fencing != FencingPolicy::kDontCare;
     facts.quorum = state_.quorum.enabled();
@@ -115,15 +123,15 @@ Task<Status> ResourceImpl::Disconnect(int node, bool force) {
     };
     ChangeOptions options{.ignore_failed_outdate = true};
     NodeMask primaries = 0;
-    StateResult result = co_await transactions_.Run(
-        {.proposal = ProposeDisconnect(node, outdate),
-         .apply =
-             [&](const TransactionCommit& commit) {
-               primaries = commit.primary_nodes;
-               (void)Change("disconnect was asked for", options, edit);
-             },
-         .check = [&] { return Check(options, edit); },
-         .retry = true});
+    StateResult result =
+        co_await transactions_.Run({.proposal = ProposeDisconnect(node, outdate),
+                                    .apply =
+                                        [&](const TransactionCommit& commit) {
+                                          primaries = commit.primary_nodes;
+                                          (void)Change("disconnect was asked for", options, edit);
+                                        },
+                                    .check = [&] { return Check(options, edit); },
+                                    .retry = true});
     if (!Succeeded(result) && link->state().connected()) {
       co_return Refused("disconnect", result);
     }
@@ -144,7 +152,8 @@ Task<Status> ResourceImpl::Disconnect(int node, bool force) {
   co_return Ok();
 }
 
-// --- roles -----------------------------------------------------------------------------------------
+// --- roles
+// -----------------------------------------------------------------------------------------
 
 // Every connected peer has answered a ping: those that are dead are known to be.
 Task<bool> ResourceImpl::PingAll() {
@@ -222,7 +231,8 @@ Task<Status> ResourceImpl::Promote(bool force) {
     refusal = {};
     result = co_await transactions_.Run(
         {.proposal = ProposePromote(treat_local),
-         .apply = [&](const TransactionCommit&) { (void)Change("promote was asked for", {}, edit); },
+         .apply =
+             [&](const TransactionCommit&) { (void)Change("promote was asked for", {}, edit); },
          .check =
              [&] {
                StateCheck check = Check({}, edit);
@@ -303,7 +313,8 @@ Task<Status> ResourceImpl::Demote(bool force) {
   co_await DrainWrites();
   StateResult result = co_await transactions_.Run(
       {.proposal = ProposeDemote(),
-       .apply = [&](const TransactionCommit&) { (void)Change("demote was asked for", options, edit); },
+       .apply =
+           [&](const TransactionCommit&) { (void)Change("demote was asked for", options, edit); },
        .check = [&] { return Check(options, edit); },
        .retry = true});
   if (Succeeded(result)) {

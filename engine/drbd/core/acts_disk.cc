@@ -56,7 +56,8 @@ Task<Status> ResourceImpl::RemoveVolume(int number) {
   co_return Ok();
 }
 
-// --- attach and detach -----------------------------------------------------------------------------
+// --- attach and detach
+// -----------------------------------------------------------------------------
 
 Task<Status> ResourceImpl::Attach(AttachRequest request) {
   AsyncMutex::Lock lock = co_await acts_.Acquire();
@@ -65,8 +66,9 @@ Task<Status> ResourceImpl::Attach(AttachRequest request) {
   if (of == nullptr) co_return NotFoundVolume(number);
   if (stopping_) co_return MakeError(ErrorCode::kUnavailable, "resource {} is stopping", name());
   if (of->disk() != nullptr || of->state().disk != DiskState::kDiskless) {
-    co_return MakeError(ErrorCode::kFailedPrecondition, "{} has a disk already ({}); detach it first",
-                        of->name(), DiskStateName(of->state().disk));
+    co_return MakeError(ErrorCode::kFailedPrecondition,
+                        "{} has a disk already ({}); detach it first", of->name(),
+                        DiskStateName(of->state().disk));
   }
   auto set_disk = [&](DiskState to, std::string_view reason) {
     return Change(reason, {.hard = true},
@@ -97,10 +99,11 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
       peer_has_it = peer_has_it || device->state().disk == DiskState::kUpToDate;
     }
     if (!peer_has_it) {
-      co_return MakeError(ErrorCode::kFailedPrecondition,
-                          "{}: the disk has another data generation than the one in use, and no peer "
-                          "with current data is connected",
-                          of.name());
+      co_return MakeError(
+          ErrorCode::kFailedPrecondition,
+          "{}: the disk has another data generation than the one in use, and no peer "
+          "with current data is connected",
+          of.name());
     }
   }
   // A node that kept running as Primary without its disk has not crashed (7.2).
@@ -123,7 +126,8 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
       volume->disk = volume->disk_from_metadata;
       for (int node = 0; node < kNodeIds; ++node) {
         PeerDeviceState& peer = volume->peer(node);
-        if (volume->slots[static_cast<size_t>(node)].outdated && peer.repl < ReplicationState::kEstablished) {
+        if (volume->slots[static_cast<size_t>(node)].outdated &&
+            peer.repl < ReplicationState::kEstablished) {
           peer.disk = DiskState::kOutdated;
         }
       }
@@ -219,7 +223,8 @@ Task<Status> ResourceImpl::Detach(int number, bool force) {
   co_return Ok();
 }
 
-// --- data ------------------------------------------------------------------------------------------
+// --- data
+// ------------------------------------------------------------------------------------------
 
 Task<Status> ResourceImpl::Invalidate(int number, int node, bool remote) {
   AsyncMutex::Lock lock = co_await acts_.Acquire();
@@ -258,11 +263,9 @@ Task<Status> ResourceImpl::SetPause(int number, int node, bool paused) {
   AsyncMutex::Lock lock = co_await acts_.Acquire();
   if (volume(number) == nullptr) co_return NotFoundVolume(number);
   if (connection(node) == nullptr) co_return NotFoundPeer(node);
-  StateCheck check =
-      Change(paused ? "pause-sync was asked for" : "resume-sync was asked for", {},
-             [=](ResourceState& next) {
-               next.Volume(number)->peer(node).resync_susp_user = paused;
-             });
+  StateCheck check = Change(
+      paused ? "pause-sync was asked for" : "resume-sync was asked for", {},
+      [=](ResourceState& next) { next.Volume(number)->peer(node).resync_susp_user = paused; });
   if (!check) co_return Refused("pause the resync of", check.error());
   co_return Ok();
 }
@@ -297,10 +300,11 @@ Task<Status> ResourceImpl::NewCurrentUuid(int number, bool clear_bitmap) {
   }
   if (!SkipInitialSync(of->disk()->uuids(), of->uuid_peers(), state_.role == Role::kPrimary,
                        log_.dagtag(), NewUuid(), NewUuid())) {
-    co_return MakeError(ErrorCode::kFailedPrecondition,
-                        "{} has data already: only disks that never held any may be declared equal. "
-                        "To start over, create its metadata again",
-                        of->name());
+    co_return MakeError(
+        ErrorCode::kFailedPrecondition,
+        "{} has data already: only disks that never held any may be declared equal. "
+        "To start over, create its metadata again",
+        of->name());
   }
   co_await FinishSkip(of, true);
   co_return Ok();

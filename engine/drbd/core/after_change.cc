@@ -18,8 +18,8 @@ bool IsEstablished(ReplicationState repl) { return repl >= ReplicationState::kEs
 // Contact to a peer's data was lost (2.6.1 point 2).
 bool LostData(DiskState before, DiskState now) {
   bool had = before == DiskState::kInconsistent || before >= DiskState::kConsistent;
-  bool has_not = now < DiskState::kInconsistent || now == DiskState::kUnknown ||
-                 now == DiskState::kOutdated;
+  bool has_not =
+      now < DiskState::kInconsistent || now == DiskState::kUnknown || now == DiskState::kOutdated;
   return had && has_not;
 }
 
@@ -133,8 +133,7 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
                        is.disk != DiskState::kUnknown;
   if (is.repl == ReplicationState::kEstablished && (connected_now || attached_peer) &&
       of->disk() != nullptr && now.disk >= DiskState::kOutdated &&
-      is.disk >= DiskState::kOutdated && is.disk != DiskState::kUnknown &&
-      is.current_uuid_equal) {
+      is.disk >= DiskState::kOutdated && is.disk != DiskState::kUnknown && is.current_uuid_equal) {
     bool changed = DropBitmapUuid(of->disk()->uuids(), node);
     if (std::optional<uint32_t> slot = device->slot()) {
       changed = of->disk()->bitmap().ClearAll(*slot) != 0 || changed;
@@ -144,8 +143,8 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
 
   bool send_state = connected_now;
   if (established && IsEstablished(was.repl)) {
-    send_state = send_state || (old.disk != now.disk && !(before.role != state_.role &&
-                                                          state_.role == Role::kPrimary));
+    send_state = send_state || (old.disk != now.disk &&
+                                !(before.role != state_.role && state_.role == Role::kPrimary));
     send_state = send_state || (IsSyncing(is.repl) && !IsSyncing(was.repl));
     send_state = send_state || (is.repl == ReplicationState::kWFBitMapT && was.repl != is.repl);
     send_state = send_state || (IsTarget(was.repl) && is.repl == ReplicationState::kEstablished);
@@ -165,8 +164,8 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
   }
   if (send_state) link.SendState(*device);
 
-  bool both_up_to_date = established && now.disk == DiskState::kUpToDate &&
-                         is.disk == DiskState::kUpToDate;
+  bool both_up_to_date =
+      established && now.disk == DiskState::kUpToDate && is.disk == DiskState::kUpToDate;
   bool replicates = RouteWrite(is.disk, is.repl, is.replication) == WriteRoute::kData;
   bool replicated = RouteWrite(was.disk, was.repl, was.replication) == WriteRoute::kData;
   if (replicates && !replicated && (both_up_to_date || IsSyncing(is.repl))) {
@@ -222,8 +221,8 @@ void ResourceImpl::MarkInFlightOutOfSync(PeerDevice& device) {
   }
 }
 
-// The peer's bitmap is in ours now (drbd-metadata-resync.md 6.1): the target answers with the union,
-// then both begin.
+// The peer's bitmap is in ours now (drbd-metadata-resync.md 6.1): the target answers with the
+// union, then both begin.
 void ResourceImpl::OnBitmapReceived(PeerDevice& device) {
   int number = device.volume_number();
   int node = device.node();
@@ -238,8 +237,8 @@ void ResourceImpl::OnBitmapReceived(PeerDevice& device) {
   });
 }
 
-// The bits are durable before the UUIDs that would let an interrupted sync go on by bitmap, and those
-// before the first request (drbd-metadata-resync.md 3.7, 4.7).
+// The bits are durable before the UUIDs that would let an interrupted sync go on by bitmap, and
+// those before the first request (drbd-metadata-resync.md 3.7, 4.7).
 Task<void> ResourceImpl::RunStartTarget(PeerDevice* device, uint64_t session) {
   Volume& of = device->volume();
   int number = of.number();
@@ -253,8 +252,8 @@ Task<void> ResourceImpl::RunStartTarget(PeerDevice* device, uint64_t session) {
   of.CountLower(1);
   Status status = co_await of.disk()->WriteBitmap();
   if (status && valid()) {
-    ResyncStart start = umblock::drbd::StartResyncAsTarget(
-        of.disk()->uuids(), of.uuid_peers(), device->uuids, log_.dagtag(), NewUuid());
+    ResyncStart start = umblock::drbd::StartResyncAsTarget(of.disk()->uuids(), of.uuid_peers(),
+                                                           device->uuids, log_.dagtag(), NewUuid());
     device->rs_start_uuid = start.rs_start;
     status = co_await of.disk()->WriteSuperblock();
   }
@@ -289,8 +288,8 @@ Task<void> ResourceImpl::RunFullSync(PeerDevice* device, uint64_t session, Repli
   of.CountLower(1);
   Status status = co_await of.disk()->WriteBitmap();
   if (status && valid() && target) {
-    ResyncStart start = umblock::drbd::StartResyncAsTarget(
-        of.disk()->uuids(), of.uuid_peers(), device->uuids, log_.dagtag(), NewUuid());
+    ResyncStart start = umblock::drbd::StartResyncAsTarget(of.disk()->uuids(), of.uuid_peers(),
+                                                           device->uuids, log_.dagtag(), NewUuid());
     device->rs_start_uuid = start.rs_start;
     status = co_await of.disk()->WriteSuperblock();
   }
@@ -361,7 +360,8 @@ void ResourceImpl::OnResyncEndedAsSource(PeerDevice& device) {
   if (DropBitmapUuid(of.disk()->uuids(), device.node())) of.disk()->ScheduleSuperblock();
 }
 
-// --- a disk that fails -----------------------------------------------------------------------------
+// --- a disk that fails
+// -----------------------------------------------------------------------------
 
 void ResourceImpl::FailDisk(Volume& of, std::string reason) {
   DiskState disk = of.state().disk;
@@ -401,9 +401,8 @@ Task<void> ResourceImpl::RunDiskFailure(Volume* of, std::string reason) {
     StartOwedUuid(*of);
   }
   co_await of->CloseDisk(false);
-  (void)Change(reason, {.hard = true}, [number](ResourceState& next) {
-    next.Volume(number)->disk = DiskState::kDiskless;
-  });
+  (void)Change(reason, {.hard = true},
+               [number](ResourceState& next) { next.Volume(number)->disk = DiskState::kDiskless; });
   changed_.NotifyAll();
 }
 

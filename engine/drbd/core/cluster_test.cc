@@ -1,7 +1,7 @@
 // The replication engine between two nodes, in the simulator.
-#include <gtest/gtest.h>
-
 #include "engine/drbd/core/testing/cluster.h"
+
+#include <gtest/gtest.h>
 
 namespace umblock::drbd {
 namespace {
@@ -77,8 +77,8 @@ TEST(ReplicationTest, AForcedPromotionStartsTheInitialFullSync) {
   Cluster cluster(options);
   cluster.CreateAll();
   cluster.ConnectAll();
-  ASSERT_TRUE(cluster.RunUntil(
-      [&] { return cluster.repl(0, 1) == ReplicationState::kEstablished; }));
+  ASSERT_TRUE(
+      cluster.RunUntil([&] { return cluster.repl(0, 1) == ReplicationState::kEstablished; }));
   Status refused = cluster.Await(0, cluster.resource(0).Promote(false));
   ASSERT_FALSE(refused);
   Status promoted = cluster.Await(0, cluster.resource(0).Promote(true));
@@ -97,8 +97,7 @@ TEST(ReplicationTest, AfterADisconnectOnlyWhatChangedIsResynced) {
   Status disconnected = cluster.Await(0, cluster.resource(0).Disconnect(1, false));
   ASSERT_TRUE(disconnected) << Text(disconnected);
   EXPECT_EQ(cluster.connection(0, 1), ConnectionState::kStandAlone);
-  ASSERT_TRUE(
-      cluster.RunUntil([&] { return cluster.disk_state(1) == DiskState::kOutdated; }));
+  ASSERT_TRUE(cluster.RunUntil([&] { return cluster.disk_state(1) == DiskState::kOutdated; }));
   ASSERT_EQ(cluster.Write(0, 8 << 20, 65536, 0x66), 0);
   EXPECT_EQ(cluster.out_of_sync(0, 1), 65536u);
   ASSERT_TRUE(cluster.Await(0, cluster.resource(0).Connect(1, {})));

@@ -190,7 +190,8 @@ void Connection::ArmHandshakeTimer() {
   }
 }
 
-// --- features and authentication -------------------------------------------------------------------
+// --- features and authentication
+// -------------------------------------------------------------------
 
 Task<Result<wire::Header>> Connection::ExpectHeader(wire::PacketType type) {
   Result<wire::Header> header = co_await data_reader_->Next();
@@ -258,10 +259,11 @@ Status Connection::EvaluateFeatures(const wire::ConnectionFeatures& theirs, uint
                      theirs_max, offer.protocol_min, offer.protocol_max);
   }
   if (theirs_max > wire::kProtocolMax84 && theirs_max < wire::kProtocolMin9) {
-    return MakeError(ErrorCode::kFailedPrecondition,
-                     "the peer speaks the early DRBD 9 protocol {}, which nobody supports any more; "
-                     "upgrade it",
-                     theirs_max);
+    return MakeError(
+        ErrorCode::kFailedPrecondition,
+        "the peer speaks the early DRBD 9 protocol {}, which nobody supports any more; "
+        "upgrade it",
+        theirs_max);
   }
   agreed_.protocol = std::min(offer.protocol_max, theirs_max);
   agreed_.features = own_features & theirs.feature_flags;
@@ -276,8 +278,8 @@ Status Connection::EvaluateFeatures(const wire::ConnectionFeatures& theirs, uint
                      "node ids do not fit: the peer is {} and expects {}, configured are {} and {}",
                      theirs.sender_node_id, theirs.receiver_node_id, node(), resource_.own_node());
   }
-  resource_.logger().Info("{}: agreed on protocol {} and features 0x{:x}", name_,
-                          agreed_.protocol, agreed_.features);
+  resource_.logger().Info("{}: agreed on protocol {} and features 0x{:x}", name_, agreed_.protocol,
+                          agreed_.features);
   return Ok();
 }
 
@@ -298,9 +300,9 @@ Task<Status> Connection::Authenticate() {
     co_return MakeError(ErrorCode::kFailedPrecondition,
                         "the peer sent our own challenge back: somebody reflects packets");
   }
-  Result<wire::AuthResponse> answer = wire::ComputeAuthResponse(
-      net.cram_hmac_alg, net.shared_secret, theirs->bytes, agreed_.protocol,
-      static_cast<uint32_t>(resource_.own_node()));
+  Result<wire::AuthResponse> answer =
+      wire::ComputeAuthResponse(net.cram_hmac_alg, net.shared_secret, theirs->bytes,
+                                agreed_.protocol, static_cast<uint32_t>(resource_.own_node()));
   if (!answer) co_return MakeError(ErrorCode::kFailedPrecondition, "{}", answer.error().message());
   MutableBytes out = data_queue_.Append(wire::kMaxHeaderSize + answer->size);
   wire::EncodeHeader({.type = wire::PacketType::kAuthResponse,
@@ -323,7 +325,8 @@ Task<Status> Connection::Authenticate() {
   co_return Ok();
 }
 
-// --- connect ---------------------------------------------------------------------------------------
+// --- connect
+// ---------------------------------------------------------------------------------------
 
 Task<void> Connection::RunConnectTransaction() {
   CancelToken cancel = session_tasks_->token();
@@ -333,8 +336,8 @@ Task<void> Connection::RunConnectTransaction() {
         {.proposal = ProposeConnect(peer, resource_.state().role),
          .apply =
              [this](const TransactionCommit& commit) {
-               Role role = Contains(commit.primary_nodes, node()) ? Role::kPrimary
-                                                                   : Role::kSecondary;
+               Role role =
+                   Contains(commit.primary_nodes, node()) ? Role::kPrimary : Role::kSecondary;
                resource_.ApplyConnect(node(), role);
              },
          .check = nullptr,
@@ -373,7 +376,8 @@ Task<void> Connection::RunConnectTransaction() {
   }
 }
 
-// --- loss ------------------------------------------------------------------------------------------
+// --- loss
+// ------------------------------------------------------------------------------------------
 
 Task<void> Connection::CleanUp() {
   bool was_connected = state().connected();
@@ -395,6 +399,7 @@ Task<void> Connection::CleanUp() {
     co_await device->source.Stop();
   }
   co_await reads_.Stop();
+  co_await RenewGenerations();
   LoseSentWrites();
   for (auto& [number, volume] : resource_.volumes()) volume->FailReadsOf(node());
   co_await writes_.Drain();
@@ -416,8 +421,32 @@ Task<void> Connection::CleanUp() {
                              peer_was_primary);
 }
 
-// drbd-io-path.md A.12: what was sent and not barrier-acked is out of sync towards the peer, whether
-// it was acknowledged or not (INV-6); the bits are set when the request leaves the transfer log.
+// What is about to become out of sync towards the peer must be told apart from what it has by a new
+// data generation, durable before any of it is acknowledged: a peer that comes back without it, on
+// the generation it knew, would else be taken for equal (drbd-io-path.md A.12).
+Task<void> Connection::RenewGenerations() {
+  if (resource_.state().role != Role::kPrimary) co_return;
+  std::vector<Volume*> affected;
+  for (Request* request = unacked_head_; request != nullptr;
+       request = request->legs[static_cast<size_t>(request->LegOf(node()))].next_on_connection) {
+    if (std::find(affected.begin(), affected.end(), request->volume) == affected.end()) {
+      affected.push_back(request->volume);
+    }
+  }
+  for (Volume* volume : affected) {
+    Status status = co_await resource_.MakeNewUuid(*volume, false);
+    if (status) {
+      volume->state().owes_new_uuid = false;
+    } else {
+      resource_.logger().Error("{}: no new data generation: {}", volume->name(),
+                               status.error().message());
+    }
+  }
+}
+
+// drbd-io-path.md A.12: what was sent and not barrier-acked is out of sync towards the peer,
+// whether it was acknowledged or not (INV-6); the bits are set when the request leaves the transfer
+// log.
 void Connection::LoseSentWrites() {
   while (unacked_head_ != nullptr) {
     Request* request = PopUnacked();

@@ -1,14 +1,14 @@
 // Connection: a resource's link to one peer (drbd-wire.md 1 to 8, drbd-states.md 4.8).
 //
-// Life cycle: configured StandAlone; Start() makes it try for as long as it is wanted: find sockets,
-// exchange features, authenticate, connect by two-phase commit, replicate, and after a loss clean up
-// and begin again. Stop() ends it. What may fail it from outside calls Fail() once or more; the session
-// loop then tears down in order: sockets, received writes, sent writes, state.
+// Life cycle: configured StandAlone; Start() makes it try for as long as it is wanted: find
+// sockets, exchange features, authenticate, connect by two-phase commit, replicate, and after a
+// loss clean up and begin again. Stop() ends it. What may fail it from outside calls Fail() once or
+// more; the session loop then tears down in order: sockets, received writes, sent writes, state.
 //
-// Sending: everything for a peer passes through two ordered queues (data, control). The order of the
-// calls is the order on the wire (INV-13). Nothing here waits for room.
-// Threading: one reactor. The receive loops of the two sockets are its only coroutines besides the
-// session loop and the keep-alive; the control loop never waits for disk, log or data (9.3).
+// Sending: everything for a peer passes through two ordered queues (data, control). The order of
+// the calls is the order on the wire (INV-13). Nothing here waits for room. Threading: one reactor.
+// The receive loops of the two sockets are its only coroutines besides the session loop and the
+// keep-alive; the control loop never waits for disk, log or data (9.3).
 #pragma once
 
 #include <deque>
@@ -68,11 +68,13 @@ class Connection final : private SendQueue::Owner {
   bool wanted() const { return wanted_; }
   const std::string& last_error() const { return last_error_; }
 
-  // Gives the current link up. `next` is the state that says why (Timeout … ProtocolError, TearDown,
-  // Disconnecting: StandAlone afterwards).
+  // Gives the current link up. `next` is the state that says why (Timeout … ProtocolError,
+  // TearDown, Disconnecting: StandAlone afterwards).
   void Fail(ConnectionState next, std::string reason);
   void FailWith(const Error& error);
   bool up() const { return link_up_ && !failed_; }
+  // The link has failed and the state does not say so yet: writes wait, for a moment.
+  bool failing() const { return link_up_ && failed_ && state().connected(); }
   // Features and authentication are through.
   bool negotiated() const { return up() && negotiated_; }
   int agreed_protocol() const { return agreed_.protocol; }
@@ -163,6 +165,7 @@ class Connection final : private SendQueue::Owner {
   Status UsePeerDigest(std::string_view name);
   Task<void> RunConnectTransaction();
   Task<void> CleanUp();
+  Task<void> RenewGenerations();
   void LoseSentWrites();
   void SetState(ConnectionState next, std::string_view reason);
   void ArmHandshakeTimer();
@@ -268,7 +271,7 @@ class Connection final : private SendQueue::Owner {
   uint64_t first_dagtag_ = 0;  // of the first write sent as data on this link
   Request* unacked_head_ = nullptr;
   Request* unacked_tail_ = nullptr;
-  uint64_t ap_in_flight_ = 0;  // bytes
+  uint64_t ap_in_flight_ = 0;           // bytes
   std::deque<uint32_t> sent_barriers_;  // not acknowledged, oldest first
 
   struct HandshakeTimer : Timer {

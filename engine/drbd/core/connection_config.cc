@@ -29,10 +29,11 @@ Status Connection::OnProtocol(Bytes payload) {
   if (!theirs) return std::unexpected(theirs.error());
   const NetOptions& net = config_.net;
   auto differs = [](std::string_view option, auto own, auto peer) {
-    return MakeError(ErrorCode::kFailedPrecondition,
-                     "the option '{}' differs: {} here, {} at the peer; make them equal and connect "
-                     "again",
-                     option, own, peer);
+    return MakeError(
+        ErrorCode::kFailedPrecondition,
+        "the option '{}' differs: {} here, {} at the peer; make them equal and connect "
+        "again",
+        option, own, peer);
   };
   if (theirs->protocol != static_cast<uint32_t>(net.protocol)) {
     return differs("protocol", static_cast<char>('A' + static_cast<int>(net.protocol) - 1),
@@ -185,9 +186,8 @@ Status Connection::OnRoleNotice(Bytes payload) {
   auto role = static_cast<Role>(packet->word & wire::kRoleMask);
   if (!state().connected() || (role != Role::kPrimary && role != Role::kSecondary)) return Ok();
   int peer = node();
-  (void)resource_.Change("the peer's role notice", {.hard = true}, [=](ResourceState& next) {
-    next.peer(peer).role = role;
-  });
+  (void)resource_.Change("the peer's role notice", {.hard = true},
+                         [=](ResourceState& next) { next.peer(peer).role = role; });
   return Ok();
 }
 

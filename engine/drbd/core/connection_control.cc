@@ -95,15 +95,16 @@ Status Connection::OnTwoPcReply(const wire::Header& header, Bytes payload) {
 Status Connection::OnPeersInSync(Bytes payload, PeerDevice& device) {
   wire::PeersInSync packet = *wire::PeersInSync::Decode(payload);
   Volume& volume = device.volume();
-  UMBLOCK_TRY(wire::CheckRange(PacketType::kPeersInSync, packet.sector, packet.size, UINT32_MAX - 511,
-                               volume.size_sectors()));
-  volume.ClearOutOfSync(packet.sector, packet.sector + packet.size / 512,
-                        volume.SlotMaskOf(packet.mask & ~NodeBit(resource_.own_node()) &
-                                          wire::kNodeMask));
+  UMBLOCK_TRY(wire::CheckRange(PacketType::kPeersInSync, packet.sector, packet.size,
+                               UINT32_MAX - 511, volume.size_sectors()));
+  volume.ClearOutOfSync(
+      packet.sector, packet.sector + packet.size / 512,
+      volume.SlotMaskOf(packet.mask & ~NodeBit(resource_.own_node()) & wire::kNodeMask));
   return Ok();
 }
 
-// --- acks ------------------------------------------------------------------------------------------
+// --- acks
+// ------------------------------------------------------------------------------------------
 
 Status Connection::OnBlockAck(const wire::Header& header, Bytes payload) {
   std::optional<wire::BlockAck> ack = wire::BlockAck::Decode(payload);
@@ -147,8 +148,7 @@ Status Connection::OnBlockAck(const wire::Header& header, Bytes payload) {
     case PacketType::kRsCancel:
     case PacketType::kRsCancelAhead:
     case PacketType::kRsIsInSync: {
-      ResyncBlock* block =
-          device.target.FindRequest(ack->block_id, ack->sector, ack->blksize);
+      ResyncBlock* block = device.target.FindRequest(ack->block_id, ack->sector, ack->blksize);
       if (block == nullptr) return Ok();  // of a resync that was stopped
       if (header.type == PacketType::kNegRsDreply) {
         device.target.OnFailed(block);
@@ -208,7 +208,8 @@ Status Connection::OnNegAck(PeerDevice& device, const wire::BlockAck& ack) {
   return Ok();
 }
 
-// drbd-io-path.md B.7: the number must be that of the oldest epoch, the count exactly what was sent.
+// drbd-io-path.md B.7: the number must be that of the oldest epoch, the count exactly what was
+// sent.
 Status Connection::OnBarrierAck(Bytes payload) {
   wire::BarrierAck ack = *wire::BarrierAck::Decode(payload);
   uint32_t count = 0;
@@ -252,8 +253,7 @@ void Connection::MarkDone(Request* request) {
 Status Connection::OnConfirmStable(Bytes payload) {
   wire::ConfirmStable confirm = *wire::ConfirmStable::Decode(payload);
   Request* request = unacked_head_;
-  if (request == nullptr || request->handle() != confirm.oldest_block_id ||
-      confirm.set_size == 0) {
+  if (request == nullptr || request->handle() != confirm.oldest_block_id || confirm.set_size == 0) {
     return MakeError(ErrorCode::kInvalidArgument,
                      "P_CONFIRM_STABLE does not begin with the oldest write that waits");
   }
@@ -278,7 +278,8 @@ Status Connection::OnConfirmStable(Bytes payload) {
   return Ok();
 }
 
-// --- keep-alive ------------------------------------------------------------------------------------
+// --- keep-alive
+// ------------------------------------------------------------------------------------
 
 void Connection::SendPing() {
   if (!up() || !control_queue_.running()) return;
@@ -327,17 +328,17 @@ Task<void> Connection::KeepAlive() {
 void Connection::CheckAckAge() {
   const NetOptions& net = config_.net;
   if (net.ko_count == 0 || unacked_head_ == nullptr) return;
-  const RequestLeg& leg =
-      unacked_head_->legs[static_cast<size_t>(unacked_head_->LegOf(node()))];
-  LegState leg_state = unacked_head_->leg_states[static_cast<size_t>(&leg - unacked_head_->legs.data())];
+  const RequestLeg& leg = unacked_head_->legs[static_cast<size_t>(unacked_head_->LegOf(node()))];
+  LegState leg_state =
+      unacked_head_->leg_states[static_cast<size_t>(&leg - unacked_head_->legs.data())];
   bool waits = leg_state.Has(LegBit::kPending) ||
                !(epoch_writes_ > 0 && sent_epoch_ == unacked_head_->epoch);
   if (!waits) return;  // its barrier was not sent yet
   if (reactor_.Now() - leg.sent_at < net.timeout * net.ko_count) return;
   Fail(ConnectionState::kTimeout,
-       fmt::format("the peer has not acknowledged a write for {} s",
-                   std::chrono::duration_cast<std::chrono::seconds>(net.timeout * net.ko_count)
-                       .count()));
+       fmt::format(
+           "the peer has not acknowledged a write for {} s",
+           std::chrono::duration_cast<std::chrono::seconds>(net.timeout * net.ko_count).count()));
 }
 
 }  // namespace umblock::drbd

@@ -176,7 +176,8 @@ Task<Status> Connection::HandleData(const wire::Header& header) {
   }
 }
 
-// --- writes of the peer ----------------------------------------------------------------------------
+// --- writes of the peer
+// ----------------------------------------------------------------------------
 
 Task<Status> Connection::OnWrite(const wire::Header& header, PeerDevice& device) {
   size_t digest_size = peer_digest_ ? peer_digest_->size() : 0;
@@ -208,10 +209,11 @@ Task<Status> Connection::OnWrite(const wire::Header& header, PeerDevice& device)
   if (peer_digest_) {
     iovec data = buffer.iov(bytes);
     if (!peer_digest_->Matches({&data, 1}, Bytes(digest).first(digest_size))) {
-      co_return MakeError(ErrorCode::kInvalidArgument,
-                          "the digest of a write to sector {} does not fit its data: it was damaged "
-                          "on the way",
-                          head.sector);
+      co_return MakeError(
+          ErrorCode::kInvalidArgument,
+          "the digest of a write to sector {} does not fit its data: it was damaged "
+          "on the way",
+          head.sector);
     }
   }
   device.received_bytes += bytes;
@@ -263,7 +265,8 @@ Task<Status> Connection::OnOutOfSync(const wire::Header& header, PeerDevice& dev
   co_return Ok();
 }
 
-// --- reads of the peer, and answers to ours --------------------------------------------------------
+// --- reads of the peer, and answers to ours
+// --------------------------------------------------------
 
 Task<Status> Connection::OnReadRequest(const wire::Header& header, PeerDevice& device) {
   Result<Bytes> payload = co_await data_reader_->Small(header.length);
@@ -292,8 +295,8 @@ Task<Status> Connection::OnReadReply(const wire::Header& header, PeerDevice& dev
                         "P_DATA_REPLY for sector {} answers no read of ours", head.sector);
   }
   for (const iovec& part : upper->iov) {
-    UMBLOCK_CO_TRY(co_await data_reader_->Into(
-        {static_cast<std::byte*>(part.iov_base), part.iov_len}));
+    UMBLOCK_CO_TRY(
+        co_await data_reader_->Into({static_cast<std::byte*>(part.iov_base), part.iov_len}));
   }
   if (peer_digest_ && !peer_digest_->Matches(upper->iov, Bytes(digest).first(digest_size))) {
     co_return MakeError(ErrorCode::kInvalidArgument,
@@ -305,7 +308,8 @@ Task<Status> Connection::OnReadReply(const wire::Header& header, PeerDevice& dev
   co_return Ok();
 }
 
-// --- bitmap ----------------------------------------------------------------------------------------
+// --- bitmap
+// ----------------------------------------------------------------------------------------
 
 Task<Status> Connection::OnBitmap(const wire::Header& header, PeerDevice& device) {
   Result<Bytes> payload = co_await data_reader_->Small(header.length);
@@ -321,7 +325,8 @@ Task<Status> Connection::OnBitmap(const wire::Header& header, PeerDevice& device
   co_return Ok();
 }
 
-// --- resync ----------------------------------------------------------------------------------------
+// --- resync
+// ----------------------------------------------------------------------------------------
 
 Task<Status> Connection::OnResyncRequest(const wire::Header& header, PeerDevice& device) {
   Result<Bytes> payload = co_await data_reader_->Small(header.length);
@@ -336,16 +341,13 @@ Task<Status> Connection::OnResyncRequest(const wire::Header& header, PeerDevice&
     wire::BlockRequest plain = *wire::BlockRequest::Decode(*payload);
     request = {plain.sector, plain.block_id, plain.blksize, 0, 0};
   }
-  bool thin =
-      header.type == PacketType::kRsThinReq || header.type == PacketType::kRsThinDagtagReq;
+  bool thin = header.type == PacketType::kRsThinReq || header.type == PacketType::kRsThinDagtagReq;
   Volume& volume = device.volume();
   UMBLOCK_CO_TRY(wire::CheckRange(header.type, request.sector, request.blksize,
-                                  wire::MaxRequestBytes(agreed_.protocol),
-                                  volume.size_sectors()));
+                                  wire::MaxRequestBytes(agreed_.protocol), volume.size_sectors()));
   ReplicationState repl = device.state().repl;
   if (repl == ReplicationState::kWFBitMapS || repl == ReplicationState::kStartingSyncS) {
-    SendBlockAck(PacketType::kRsCancel, device, request.sector, request.block_id,
-                 request.blksize);
+    SendBlockAck(PacketType::kRsCancel, device, request.sector, request.block_id, request.blksize);
     co_return Ok();
   }
   if (volume.disk() == nullptr || volume.state().disk < DiskState::kOutdated) {
@@ -409,8 +411,7 @@ Task<Status> Connection::OnDeallocated(const wire::Header& header, PeerDevice& d
   }
   ResyncBlock* block = device.target.FindRequest(range.block_id, range.sector, range.blksize);
   if (block == nullptr) {
-    co_return MakeError(ErrorCode::kInvalidArgument,
-                        "{} for sector {} answers no request of ours",
+    co_return MakeError(ErrorCode::kInvalidArgument, "{} for sector {} answers no request of ours",
                         wire::PacketName(header.type), range.sector);
   }
   block->deallocated = true;

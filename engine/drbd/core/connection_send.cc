@@ -138,9 +138,9 @@ void Connection::SendBitmap(PeerDevice& device) {
   device.bitmap_sent = true;
   const meta::Bitmap& bitmap = device.volume().disk()->bitmap();
   SlotRuns runs(bitmap, *slot);
-  wire::BitmapSender sender(
-      runs, wire::BitmapStreamBits(device.volume().size_sectors()),
-      config_.net.use_rle ? wire::BitmapSender::Mode::kCompressed : wire::BitmapSender::Mode::kPlain);
+  wire::BitmapSender sender(runs, wire::BitmapStreamBits(device.volume().size_sectors()),
+                            config_.net.use_rle ? wire::BitmapSender::Mode::kCompressed
+                                                : wire::BitmapSender::Mode::kPlain);
   std::array<std::byte, wire::kMaxBitmapPacketBytes> payload;
   while (!sender.done()) {
     wire::BitmapSender::Packet packet = sender.Next(payload);
@@ -202,8 +202,7 @@ void Connection::SendDataReply(PacketType type, PeerDevice& device, uint64_t sec
   }
   uint64_t bytes = IovLength(payload);
   size_t digest = own_digest_ ? own_digest_->size() : 0;
-  MutableBytes out =
-      data_queue_.Append(wire::kMaxHeaderSize + wire::DataHead::kSize + digest);
+  MutableBytes out = data_queue_.Append(wire::kMaxHeaderSize + wire::DataHead::kSize + digest);
   wire::EncodePacket(type, device.volume_number(), wire::DataHead{sector, block_id, 0, 0}, out,
                      static_cast<uint32_t>(bytes + digest));
   if (own_digest_) {
@@ -245,7 +244,8 @@ void Connection::SendVote(PacketType type, int volume, const wire::TwoPcReply& r
   SendPacket(SocketKind::kControl, type, volume, reply);
 }
 
-// --- writes ----------------------------------------------------------------------------------------
+// --- writes
+// ----------------------------------------------------------------------------------------
 
 AckProtocol Connection::ack_protocol() const {
   switch (config_.net.protocol) {
@@ -306,8 +306,8 @@ void Connection::QueueWrite(Request* request, int leg_index, PeerDevice& device)
     auto* sent = static_cast<RequestLeg*>(self);
     Request* of = sent->request;
     auto index = static_cast<size_t>(sent - of->legs.data());
-    LegStep step = Next(of->leg_states[index],
-                        handed_over ? LegEvent::kSent : LegEvent::kSendDropped);
+    LegStep step =
+        Next(of->leg_states[index], handed_over ? LegEvent::kSent : LegEvent::kSendDropped);
     of->leg_states[index] = step.state;
     of->volume->CheckCompletion(of);
   };
@@ -325,8 +325,8 @@ void Connection::QueueWrite(Request* request, int leg_index, PeerDevice& device)
     return;
   }
   // drbd-io-path.md E.1. Without WZEROES the receiver takes a P_TRIM for "write zeroes".
-  bool zeroes = request->op == IoOp::kWriteZeroes &&
-                (agreed_.features & wire::kFeatureWzeroes) != 0;
+  bool zeroes =
+      request->op == IoOp::kWriteZeroes && (agreed_.features & wire::kFeatureWzeroes) != 0;
   if (zeroes) head.dp_flags |= wire::kDpZeroes;
   if (!zeroes || request->may_unmap) head.dp_flags |= wire::kDpDiscard;
   SendPacket(SocketKind::kData, zeroes ? PacketType::kZeroes : PacketType::kTrim,

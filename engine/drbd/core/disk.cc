@@ -19,8 +19,8 @@ Disk::~Disk() = default;
 Task<Result<std::unique_ptr<Disk>>> Disk::Open(Reactor& reactor, DiskOwner& owner,
                                                DiskOpenRequest request) {
   meta::MetaOpenOptions options;
-  options.placement = request.metadata != nullptr ? meta::Placement::kFlexExternal
-                                                   : meta::Placement::kInternal;
+  options.placement =
+      request.metadata != nullptr ? meta::Placement::kFlexExternal : meta::Placement::kInternal;
   options.node_id = request.node_id;
   options.data_device = request.metadata != nullptr ? request.backing : nullptr;
   options.unusable_log_means_full_sync = true;
@@ -37,12 +37,11 @@ Task<Result<std::unique_ptr<Disk>>> Disk::Open(Reactor& reactor, DiskOwner& owne
         disk->name_, report.hot_extents.size(), report.bits_set,
         report.full_sync ? ", everything out of sync" : "");
   }
-  uint32_t extents =
-      std::clamp(request.options.al_extents, meta::kMinAlExtents,
-                 std::min(meta::kMaxAlExtents,
-                          meta::MaxAlExtentsFor(disk->store_->geometry().al_blocks())));
-  disk->al_ = std::make_unique<meta::ActivityLog>(extents,
-                                                  disk->store_->first_transaction_number());
+  uint32_t extents = std::clamp(
+      request.options.al_extents, meta::kMinAlExtents,
+      std::min(meta::kMaxAlExtents, meta::MaxAlExtentsFor(disk->store_->geometry().al_blocks())));
+  disk->al_ =
+      std::make_unique<meta::ActivityLog>(extents, disk->store_->first_transaction_number());
   disk->usable_sectors_ =
       disk->store_->UsableSectors(request.backing->geometry().size / meta::kSectorBytes);
   disk->superblock().node_id = request.node_id;

@@ -2,16 +2,17 @@
 // generation UUIDs — and the order in which they become durable.
 //
 // Upholds (drbd-metadata-resync.md 3.7, drbd-io-path.md A.16):
-//   INV-2   a write is released by the activity log only when a durable transaction names its extents
-//   3.7     bitmap pages of evicted extents, and before them the data they stand for, are durable
+//   INV-2   a write is released by the activity log only when a durable transaction names its
+//   extents 3.7     bitmap pages of evicted extents, and before them the data they stand for, are
+//   durable
 //           before the transaction that evicts; data is flushed before a page with cleared bits is
 //           written
 //   3.7     superblocks are written in the order of the calls; a caller that awaits WriteSuperblock
 //           may tell peers what it wrote
 //
-// Life cycle: Open() reads and replays; Close() ends all activity of its own (the volume has drained
-// its I/O before). On a metadata error OnMetadataFailed is called once and the activity log refuses.
-// Threading: one reactor.
+// Life cycle: Open() reads and replays; Close() ends all activity of its own (the volume has
+// drained its I/O before). On a metadata error OnMetadataFailed is called once and the activity log
+// refuses. Threading: one reactor.
 #pragma once
 
 #include <memory>
@@ -79,8 +80,8 @@ class Disk {
   // Gives a node a slot: its own, or the lowest free one (8.1). Not durable until WriteSuperblock.
   Result<uint32_t> AssignSlot(int node);
 
-  // Stores UUIDs and flags as they are when the write starts. Ends when that, or something newer, is
-  // on stable storage.
+  // Stores UUIDs and flags as they are when the write starts. Ends when that, or something newer,
+  // is on stable storage.
   Task<Status> WriteSuperblock();
   // The same, some time soon.
   void ScheduleSuperblock();

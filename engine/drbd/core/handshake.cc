@@ -130,7 +130,7 @@ void ResourceImpl::ApplyConnect(int node, Role peer_role) {
       ApplyPeerStateWord(next, node, volume.number, device->handshake_word,
                          device->uuids.Has(wire::kUuidFlagInconsistent));
       peer.repl = decision->direction == SyncDirection::kNone ? ReplicationState::kEstablished
-                                                               : decision->repl();
+                                                              : decision->repl();
     }
     next.peer(node).role = peer_role;
   });
@@ -155,13 +155,13 @@ void ResourceImpl::OutdateWouldBeTargets(Connection& link) {
   }
 }
 
-// --- states of a connected peer --------------------------------------------------------------------
+// --- states of a connected peer
+// --------------------------------------------------------------------
 
 void ResourceImpl::OnPeerState(PeerDevice& device, const wire::StateWord& theirs) {
   int node = device.node();
   int number = device.volume_number();
   ReplicationState own = device.state().repl;
-  DiskState peer_before = device.state().disk;
   Volume& of = device.volume();
 
   // A disk is being attached at the peer: it compares, so do we (5.9).
@@ -173,14 +173,14 @@ void ResourceImpl::OnPeerState(PeerDevice& device, const wire::StateWord& theirs
                           (theirs.replication == ReplicationState::kWFBitMapS ||
                            theirs.replication == ReplicationState::kWFBitMapT));
   // A fresh replica next to one that has just got its first data (2.6, forced promotion).
-  consider = consider || (own == ReplicationState::kEstablished &&
-                          of.state().disk == DiskState::kInconsistent &&
-                          peer_before == DiskState::kInconsistent &&
-                          theirs.disk == DiskState::kUpToDate);
+  consider = consider ||
+             (own == ReplicationState::kEstablished && of.disk() != nullptr &&
+              of.state().disk == DiskState::kInconsistent && theirs.disk == DiskState::kUpToDate &&
+              !SameUuid(of.disk()->uuids().current(), device.uuids.current));
 
-  bool ends_resync = theirs.replication == ReplicationState::kEstablished &&
-                     (own == ReplicationState::kSyncSource ||
-                      own == ReplicationState::kPausedSyncS);
+  bool ends_resync =
+      theirs.replication == ReplicationState::kEstablished &&
+      (own == ReplicationState::kSyncSource || own == ReplicationState::kPausedSyncS);
   StateCheck check = Change("the peer's state", {.hard = true}, [&](ResourceState& next) {
     ApplyPeerStateWord(next, node, number, theirs, device.uuids.Has(wire::kUuidFlagInconsistent));
     PeerDeviceState& peer = next.Volume(number)->peer(node);
@@ -209,8 +209,7 @@ void ResourceImpl::OnPeerState(PeerDevice& device, const wire::StateWord& theirs
 }
 
 // A decision on an established link.
-void ResourceImpl::DecideConnected(PeerDevice& device, const wire::StateWord& theirs,
-                                   bool attach) {
+void ResourceImpl::DecideConnected(PeerDevice& device, const wire::StateWord& theirs, bool attach) {
   device.consider_resync = false;
   Volume& of = device.volume();
   if (of.disk() == nullptr || !device.uuids_known ||
@@ -264,7 +263,8 @@ void ResourceImpl::NegotiateAttach(PeerDevice& device, const wire::StateWord& th
   (void)Change("attached", {.hard = true}, [](ResourceState&) {});
 }
 
-// --- what others propose ---------------------------------------------------------------------------
+// --- what others propose
+// ---------------------------------------------------------------------------
 
 ResourceImpl::RemoteEdit ResourceImpl::EditFor(const Transaction& transaction) {
   const Proposal& proposal = transaction.proposal;
@@ -376,8 +376,7 @@ void ResourceImpl::ApplyRemote(const TransactionCommit& commit) {
   state_.members = MembersAfterCommit(state_.members, members);
   if (transaction.is_connect()) {
     if (transaction.proposal.target == own_node() && connections_.contains(from)) {
-      Role role =
-          Interpret(transaction.proposal.mask, transaction.proposal.value, kNoVolume).role;
+      Role role = Interpret(transaction.proposal.mask, transaction.proposal.value, kNoVolume).role;
       ApplyConnect(from, role);
     }
     return;

@@ -47,8 +47,7 @@ bool RangeTable::MustWait(RangeKind kind, int peer, bool awaiting_reply, uint64_
 }
 
 bool RangeTable::WouldWait(RangeKind kind, int peer, uint64_t first, uint64_t end) const {
-  return MustWait(kind, peer, kind == RangeKind::kResyncWrite, next_sequence_, first, end,
-                  nullptr);
+  return MustWait(kind, peer, kind == RangeKind::kResyncWrite, next_sequence_, first, end, nullptr);
 }
 
 bool RangeTable::Insert(IoRange* range, RangeKind kind, int peer, uint64_t first, uint64_t end,

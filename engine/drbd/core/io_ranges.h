@@ -6,9 +6,9 @@
 // with the order of a peer's stream, INV-27 and INV-28.
 //
 // An entry is granted when no overlapping entry that matters is granted or was inserted before it.
-// Its owner keeps it in the table until its effect is complete (the front's: until upper completion;
-// a peer's: until its ack was sent; a resync read: until the target acknowledged the block).
-// Threading: one reactor. No allocation.
+// Its owner keeps it in the table until its effect is complete (the front's: until upper
+// completion; a peer's: until its ack was sent; a resync read: until the target acknowledged the
+// block). Threading: one reactor. No allocation.
 #pragma once
 
 #include <boost/intrusive/list.hpp>

@@ -1,9 +1,9 @@
 // ObjectPool: objects of one type that are reused, each reachable by a 64-bit handle.
 //
 // Handles go over the wire as block_id: they name the slot and its generation, are never 0 nor
-// all ones, and Find() rejects stale or invented ones. Memory grows in slabs up to the highest number
-// of objects in use at a time and is kept; the limit on that number is the caller's.
-// T derives from PoolObject and is default constructible; objects are not reset between uses.
+// all ones, and Find() rejects stale or invented ones. Memory grows in slabs up to the highest
+// number of objects in use at a time and is kept; the limit on that number is the caller's. T
+// derives from PoolObject and is default constructible; objects are not reset between uses.
 #pragma once
 
 #include <cstdint>

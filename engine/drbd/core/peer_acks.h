@@ -1,5 +1,5 @@
-// PeerAcks: tells the peers which of them have a write, in the order of the change stream, merged as
-// far as the answer is the same (drbd-io-path.md H.2). Upholds INV-25. Threading: one reactor.
+// PeerAcks: tells the peers which of them have a write, in the order of the change stream, merged
+// as far as the answer is the same (drbd-io-path.md H.2). Upholds INV-25. Threading: one reactor.
 #pragma once
 
 #include <cstdint>

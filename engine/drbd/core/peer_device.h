@@ -10,8 +10,8 @@
 #include "engine/drbd/core/resync_source.h"
 #include "engine/drbd/core/resync_target.h"
 #include "engine/drbd/meta/bitmap.h"
-#include "engine/drbd/state/resource_state.h"
 #include "engine/drbd/state/peer_uuids.h"
+#include "engine/drbd/state/resource_state.h"
 #include "engine/drbd/wire/bitmap_stream.h"
 #include "engine/drbd/wire/config_packets.h"
 #include "engine/drbd/wire/state_word.h"
@@ -55,7 +55,7 @@ class PeerDevice {
   std::optional<SentUuids> sent_uuids;  // in the handshake that is under way
   bool source_missed_end = false;       // marks of DetectFinishedResyncs
   bool peer_missed_end = false;
-  bool bitmap_sent = false;             // ours, in this exchange
+  bool bitmap_sent = false;  // ours, in this exchange
   uint64_t rs_start_uuid = 0;
   wire::StateWord handshake_word;  // of the connect that is under way
   bool consider_resync = false;    // decide again on the next state of the peer

@@ -16,8 +16,8 @@ Task<bool> PeerReads::OnRequest(PeerDevice& device, wire::BlockRequest request,
   if (!buffer) co_return false;
   Volume& volume = device.volume();
   if (volume.disk() == nullptr || volume.state().disk != DiskState::kUpToDate) {
-    connection_.SendBlockAck(wire::PacketType::kNegDreply, device, request.sector,
-                             request.block_id, request.blksize);
+    connection_.SendBlockAck(wire::PacketType::kNegDreply, device, request.sector, request.block_id,
+                             request.blksize);
     co_return true;
   }
   Read* read = reads_.Take();

@@ -1,6 +1,6 @@
-// PeerReads: reads that a peer asks for over the wire (P_DATA_REQUEST, drbd-wire.md 5.10.4), because
-// its own disk is missing or not current. The receiver waits while kMaxOutstanding are in work.
-// Threading: one reactor.
+// PeerReads: reads that a peer asks for over the wire (P_DATA_REQUEST, drbd-wire.md 5.10.4),
+// because its own disk is missing or not current. The receiver waits while kMaxOutstanding are in
+// work. Threading: one reactor.
 #pragma once
 
 #include <cstdint>

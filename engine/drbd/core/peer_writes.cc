@@ -49,12 +49,12 @@ void PeerWrites::Receive(PeerWrite* write) {
                              static_cast<uint32_t>((write->end - write->first) * 512));
   }
   // In the table from now on, so that a resync read that depends on this position waits for it.
-  write->device->volume().ranges().Insert(
-      write, RangeKind::kPeerWrite, connection_.node(), write->first, write->end,
-      [](IoRange* self) noexcept {
-        auto* granted = static_cast<PeerWrite*>(self);
-        if (granted->stage == PeerWrite::Stage::kRange) granted->owner->Submit(granted);
-      });
+  write->device->volume().ranges().Insert(write, RangeKind::kPeerWrite, connection_.node(),
+                                          write->first, write->end, [](IoRange* self) noexcept {
+                                            auto* granted = static_cast<PeerWrite*>(self);
+                                            if (granted->stage == PeerWrite::Stage::kRange)
+                                              granted->owner->Submit(granted);
+                                          });
   last_dagtag_ = write->dagtag;
   dagtag_known_ = true;
   if (next_to_start_ == nullptr) next_to_start_ = write;
@@ -68,8 +68,7 @@ void PeerWrites::Refuse(PeerDevice& device, const wire::DataHead& head, uint32_t
 }
 
 void PeerWrites::StartEligible() {
-  while (next_to_start_ != nullptr && next_to_start_->epoch == first_serial_ &&
-         !extents_blocked_) {
+  while (next_to_start_ != nullptr && next_to_start_->epoch == first_serial_ && !extents_blocked_) {
     PeerWrite* write = next_to_start_;
     auto following = std::next(List::s_iterator_to(*write));
     next_to_start_ = following == records_.end() ? nullptr : &*following;
@@ -92,8 +91,8 @@ void PeerWrites::TakeExtents(PeerWrite* write) {
     owner->OnExtents(ready, granted);
     owner->StartEligible();
   };
-  // Strictly in order: those behind must not use up what this one waits for, since their extents are
-  // free again only when the whole epoch is done.
+  // Strictly in order: those behind must not use up what this one waits for, since their extents
+  // are free again only when the whole epoch is done.
   extents_blocked_ = true;
   if (volume.disk()->AcquireExtents(write->first, write->end, write)) {
     extents_blocked_ = false;
@@ -203,7 +202,8 @@ void PeerWrites::Acknowledge(PeerWrite* write) {
   if (unfinished_ == 0) drained_.NotifyAll();
 }
 
-// --- epochs ----------------------------------------------------------------------------------------
+// --- epochs
+// ----------------------------------------------------------------------------------------
 
 bool PeerWrites::OnBarrier(uint32_t barrier) {
   Epoch& epoch = CurrentEpoch();
@@ -258,7 +258,8 @@ Task<bool> PeerWrites::FlushVolumes() {
   co_return ok;
 }
 
-// --- activity log pressure (drbd-io-path.md C.3) -----------------------------------------------------
+// --- activity log pressure (drbd-io-path.md C.3)
+// -----------------------------------------------------
 
 void PeerWrites::OnLogStarving() {
   confirm_wanted_ = true;
@@ -295,7 +296,8 @@ Task<void> PeerWrites::ConfirmStable() {
                          wire::kNoVolume, confirm);
 }
 
-// --- peer acks -------------------------------------------------------------------------------------
+// --- peer acks
+// -------------------------------------------------------------------------------------
 
 void PeerWrites::OnPeerAck(uint64_t mask, uint64_t dagtag) {
   while (!records_.empty()) {
@@ -328,7 +330,8 @@ void PeerWrites::RetireFinished() {
   }
 }
 
-// --- the end of a connection -----------------------------------------------------------------------
+// --- the end of a connection
+// -----------------------------------------------------------------------
 
 Task<void> PeerWrites::WaitIdle(CancelToken cancel) {
   while (unfinished_ != 0 && !cancel.requested()) co_await drained_.Wait(cancel);

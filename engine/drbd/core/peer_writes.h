@@ -2,10 +2,11 @@
 // (drbd-io-path.md C, B.5, B.6).
 //
 // Received writes queue up; the writes of an epoch start only when the epoch before has completed,
-// was flushed (write ordering flush) and acknowledged (INV-7, INV-8). Within an epoch they take their
-// activity-log extents in the order received, wait for overlapping ranges, go to the disk, and are
-// acknowledged; the record stays until a P_PEER_ACK covers it, and with it the extents. When the log
-// runs out of extents the part of the open epoch that is complete is reported by P_CONFIRM_STABLE.
+// was flushed (write ordering flush) and acknowledged (INV-7, INV-8). Within an epoch they take
+// their activity-log extents in the order received, wait for overlapping ranges, go to the disk,
+// and are acknowledged; the record stays until a P_PEER_ACK covers it, and with it the extents.
+// When the log runs out of extents the part of the open epoch that is complete is reported by
+// P_CONFIRM_STABLE.
 //
 // Every write that was received completely is written, also when the connection is lost meanwhile:
 // its sender may have been told that it arrived (protocol B). Drain() ends when that is done.
@@ -75,8 +76,8 @@ class PeerWrites {
   // After Drain, before a new connect: nothing received is unfinished or unacknowledged.
   void Reset();
 
-  // The connection is lost. Ends when every received write is on disk or failed, and the records are
-  // gone (blocks out of sync towards everybody but the sender, drbd-io-path.md O11).
+  // The connection is lost. Ends when every received write is on disk or failed, and the records
+  // are gone (blocks out of sync towards everybody but the sender, drbd-io-path.md O11).
   Task<void> Drain();
 
   // The position in the sender's change stream, as far as received.
@@ -123,12 +124,12 @@ class PeerWrites {
   Connection& connection_;
   Reactor& reactor_;
   ObjectPool<PeerWrite> writes_;
-  List records_;                     // in the order received, until peer-acked
+  List records_;  // in the order received, until peer-acked
   PeerWrite* next_to_start_ = nullptr;
-  bool extents_blocked_ = false;     // one waits for the log; those behind it wait too
+  bool extents_blocked_ = false;  // one waits for the log; those behind it wait too
   boost::circular_buffer<Epoch> epochs_;
-  uint64_t first_serial_ = 0;        // of epochs_.front()
-  uint64_t unfinished_ = 0;          // records not yet acknowledged
+  uint64_t first_serial_ = 0;  // of epochs_.front()
+  uint64_t unfinished_ = 0;    // records not yet acknowledged
   uint64_t last_dagtag_ = 0;
   bool dagtag_known_ = false;
   bool draining_ = false;

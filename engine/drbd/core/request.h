@@ -1,9 +1,9 @@
 // Request: one write of the front (data, discard, zeroes) on its way through a replicated volume.
 //
-// Not a coroutine: a pooled object whose legs (local disk, each peer) are driven by the pure function
-// Next(state, event) of state/request_state.h. Stages (drbd-io-path.md A.1): admitted, granted its
-// range, granted its activity-log extents, registered (in the transfer log, legs running), completed
-// upwards, done for every peer and every earlier write, freed.
+// Not a coroutine: a pooled object whose legs (local disk, each peer) are driven by the pure
+// function Next(state, event) of state/request_state.h. Stages (drbd-io-path.md A.1): admitted,
+// granted its range, granted its activity-log extents, registered (in the transfer log, legs
+// running), completed upwards, done for every peer and every earlier write, freed.
 #pragma once
 
 #include <array>

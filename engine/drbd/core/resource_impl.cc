@@ -73,7 +73,8 @@ bool ResourceImpl::stable() const {
   return state_.role == Role::kPrimary || state_.connected_primaries() == 0;
 }
 
-// --- the transition engine -------------------------------------------------------------------------
+// --- the transition engine
+// -------------------------------------------------------------------------
 
 // Facts that the rules look at, as they are now (resource_state.h).
 void ResourceImpl::RefreshFacts() {
@@ -114,11 +115,10 @@ void ResourceImpl::RefreshFacts() {
       peer.uuids_known = device->uuids_known;
       peer.peer_stable = device->uuids_known && device->uuids.Has(wire::kUuidFlagStable);
       peer.out_of_sync = device->out_of_sync_bits();
-      peer.current_uuid_equal =
-          disk != nullptr && device->uuids_known &&
-          SameUuid(disk->uuids().current(), device->uuids.current);
-      peer.handshake_running = device->connection().handshake().begun() &&
-                               peer.repl < ReplicationState::kEstablished;
+      peer.current_uuid_equal = disk != nullptr && device->uuids_known &&
+                                SameUuid(disk->uuids().current(), device->uuids.current);
+      peer.handshake_running =
+          device->connection().handshake().begun() && peer.repl < ReplicationState::kEstablished;
     }
   }
 }
@@ -172,8 +172,8 @@ void ResourceImpl::Publish(const std::vector<StateChange>& changes, std::string_
     event.old_value = change.from;
     event.new_value = change.to;
     event.reason = reason;
-    logger().Info("{}: {} {} -> {} reason=\"{}\"", event.object, event.attribute,
-                  event.old_value, event.new_value, event.reason);
+    logger().Info("{}: {} {} -> {} reason=\"{}\"", event.object, event.attribute, event.old_value,
+                  event.new_value, event.reason);
     if (change.object == StateChange::Object::kDevice && change.attribute == "disk") {
       if (Volume* of = volume(change.volume)) of->disk_reason = event.reason;
     }
@@ -182,7 +182,8 @@ void ResourceImpl::Publish(const std::vector<StateChange>& changes, std::string_
   if (observer_ != nullptr) observer_->OnStateChange(events);
 }
 
-// --- writes ----------------------------------------------------------------------------------------
+// --- writes
+// ----------------------------------------------------------------------------------------
 
 void ResourceImpl::CloseEpoch() {
   if (log_.CloseEpoch()) ScheduleProgress();
@@ -224,7 +225,8 @@ void ResourceImpl::DegradeToDrain(std::string_view reason) {
   logger().Error("resource {}: write ordering flush -> drain: {}", name(), reason);
 }
 
-// --- after the loss of a peer ----------------------------------------------------------------------
+// --- after the loss of a peer
+// ----------------------------------------------------------------------
 
 void ResourceImpl::OnConnectionLost(int node, bool ungraceful, bool peer_was_primary) {
   (void)node;
@@ -276,10 +278,9 @@ Task<void> ResourceImpl::RunProbe() {
     }
     int which = number;
     DiskState to = outdate ? DiskState::kOutdated : DiskState::kUpToDate;
-    (void)Change(outdate ? "a Primary exists that is not connected to this node"
-                         : "no Primary is left",
-                 {.hard = true},
-                 [which, to](ResourceState& next) { next.Volume(which)->disk = to; });
+    (void)Change(
+        outdate ? "a Primary exists that is not connected to this node" : "no Primary is left",
+        {.hard = true}, [which, to](ResourceState& next) { next.Volume(which)->disk = to; });
   }
 }
 
@@ -288,7 +289,8 @@ uint64_t ResourceImpl::last_dagtag_of(int node) const {
   return it == connections_.end() ? 0 : it->second->writes().last_dagtag();
 }
 
-// --- sizes (drbd-metadata-resync.md 9.1, 9.2) --------------------------------------------------------
+// --- sizes (drbd-metadata-resync.md 9.1, 9.2)
+// --------------------------------------------------------
 
 Status ResourceImpl::AgreeOnSize(Volume& of) {
   uint64_t own = of.disk() != nullptr ? of.disk()->usable_sectors() : 0;
@@ -296,8 +298,9 @@ Status ResourceImpl::AgreeOnSize(Volume& of) {
   uint64_t wanted = of.config().size / 512;
   bool all_known = true;
   for (auto& [node, device] : of.peers()) {
-    bool seen = of.disk() != nullptr && (of.disk()->superblock().peers[static_cast<size_t>(node)].flags &
-                                         meta::kPeerDeviceSeen) != 0;
+    bool seen =
+        of.disk() != nullptr && (of.disk()->superblock().peers[static_cast<size_t>(node)].flags &
+                                 meta::kPeerDeviceSeen) != 0;
     if (!device->sizes_known) {
       if (seen) all_known = false;
       continue;

@@ -1,8 +1,8 @@
 // ResourceImpl: the parts of a resource and the one place through which its state changes.
 //
 // Change() is the transition engine of drbd-states.md 2.1: edit a copy, derive what follows, check,
-// commit, publish, and set off what the change entails (after_change.cc). Nothing else writes state_.
-// Acts (acts.cc) are tasks on top of it; they are serialised where the rules demand it by
+// commit, publish, and set off what the change entails (after_change.cc). Nothing else writes
+// state_. Acts (acts.cc) are tasks on top of it; they are serialised where the rules demand it by
 // Transactions. Threading: one reactor.
 #pragma once
 

@@ -16,8 +16,8 @@ class ResyncController {
   void Configure(const ResyncOptions& options);
   void Reset();
 
-  // `arrived`: sectors answered since the last tick; `elapsed`: since then. Returns how many sectors
-  // may be requested now.
+  // `arrived`: sectors answered since the last tick; `elapsed`: since then. Returns how many
+  // sectors may be requested now.
   uint64_t Tick(uint64_t arrived, Duration elapsed);
   // What was asked for since.
   void OnRequested(uint64_t sectors) { in_flight_ += static_cast<int64_t>(sectors); }

@@ -108,9 +108,8 @@ void ResyncSource::OnRead(ResyncRead* read, int error) {
     return;
   }
   if (error != 0) {
-    device_.connection().SendBlockAck(wire::PacketType::kNegRsDreply, device_,
-                                      read->request.sector, read->request.block_id,
-                                      read->request.blksize);
+    device_.connection().SendBlockAck(wire::PacketType::kNegRsDreply, device_, read->request.sector,
+                                      read->request.block_id, read->request.blksize);
     read->answered = true;
     read->sent = true;
     MaybeFree(read);
@@ -126,9 +125,8 @@ void ResyncSource::Reply(ResyncRead* read) {
     sent->buffer.Release();
     sent->source->MaybeFree(sent);
   };
-  device_.connection().SendDataReply(wire::PacketType::kRsDataReply, device_,
-                                     read->request.sector, read->request.block_id,
-                                     {&read->iov, 1}, read);
+  device_.connection().SendDataReply(wire::PacketType::kRsDataReply, device_, read->request.sector,
+                                     read->request.block_id, {&read->iov, 1}, read);
 }
 
 bool ResyncSource::OnAck(uint64_t block_id, uint64_t sector, uint32_t bytes, bool written) {

@@ -1,10 +1,10 @@
 // ResyncSource: answers a sync target's requests for one volume (drbd-wire.md 5.12).
 //
-// A request waits until this node has received the writes it depends on (dagtag), then for its range,
-// reads, and sends the reply straight from the read buffer. The range is held until the target says
-// that it wrote the block, so that a write of the front cannot slip in between (G.3). The receiver of
-// the data stream waits while kMaxOutstanding requests are in work: that is the bound on what a peer
-// can make this node hold. Threading: one reactor.
+// A request waits until this node has received the writes it depends on (dagtag), then for its
+// range, reads, and sends the reply straight from the read buffer. The range is held until the
+// target says that it wrote the block, so that a write of the front cannot slip in between (G.3).
+// The receiver of the data stream waits while kMaxOutstanding requests are in work: that is the
+// bound on what a peer can make this node hold. Threading: one reactor.
 #pragma once
 
 #include <boost/intrusive/list.hpp>
@@ -32,9 +32,9 @@ struct ResyncRead final : PoolObject, IoRange, SentNotice {
   bool with_dagtag = false;
   bool waiting_for_dagtag = false;
   bool reading = false;
-  bool sent = false;     // the payload left the queue
-  bool answered = false; // nothing more comes from the peer for it
-  bool dropped = false;  // the connection is gone
+  bool sent = false;      // the payload left the queue
+  bool answered = false;  // nothing more comes from the peer for it
+  bool dropped = false;   // the connection is gone
   Buffer buffer;
   iovec iov{};
   BlockIo io;

@@ -10,7 +10,7 @@ namespace umblock::drbd {
 namespace {
 
 constexpr uint64_t kSectorsPerBit = 8;
-constexpr uint64_t kFirstRequestSectors = 64;     // 32 KiB
+constexpr uint64_t kFirstRequestSectors = 64;      // 32 KiB
 constexpr uint64_t kLargestRequestSectors = 2048;  // 1 MiB
 constexpr Duration kTick = 100ms;
 constexpr Duration kMarkEvery = 3s;
@@ -119,8 +119,8 @@ uint64_t ResyncTarget::RequestSome(uint64_t budget) {
     uint64_t bit = bitmap.FindNextSet(*slot, position_);
     position_ = bit;
     if (bit >= bitmap.bits()) break;
-    // As much as is set, as the budget allows, and as the alignment of the start does: the start is a
-    // multiple of the smallest power of two that is not below the size (drbd-wire.md 5.12.1).
+    // As much as is set, as the budget allows, and as the alignment of the start does: the start is
+    // a multiple of the smallest power of two that is not below the size (drbd-wire.md 5.12.1).
     uint64_t most = std::min(request_sectors_, budget) / kSectorsPerBit;
     most = std::max<uint64_t>(most, 1);
     if (bit != 0) most = std::min(most, uint64_t{1} << std::countr_zero(bit));
@@ -254,8 +254,8 @@ void ResyncTarget::Release(ResyncBlock* block) {
   if (active_.empty()) changed_.NotifyAll();
 }
 
-// True if the resync is over. The order is that of drbd-metadata-resync.md 3.7: data, bitmap, UUIDs,
-// and only then the state that says so.
+// True if the resync is over. The order is that of drbd-metadata-resync.md 3.7: data, bitmap,
+// UUIDs, and only then the state that says so.
 Task<bool> ResyncTarget::Finish() {
   Volume& volume = device_.volume();
   ResourceImpl& resource = volume.resource();

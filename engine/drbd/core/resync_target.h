@@ -3,9 +3,10 @@
 //
 // A loop walks the bitmap slot, asks for ranges within the controller's budget, and waits; replies
 // arrive through OnReply and are written as soon as the range table lets them. A block stays in the
-// range table from before its request until it is written, so that no write of the front and no other
-// resync touches it (INV-27, INV-28). The bit is cleared when the write completed. When the walk finds
-// no bit left and nothing is outstanding, Done is reported; failed blocks keep their bits.
+// range table from before its request until it is written, so that no write of the front and no
+// other resync touches it (INV-27, INV-28). The bit is cleared when the write completed. When the
+// walk finds no bit left and nothing is outstanding, Done is reported; failed blocks keep their
+// bits.
 //
 // Life cycle: Start() … Stop(); Stop() is awaited and returns when no write of it is in flight.
 // Threading: one reactor.
@@ -94,8 +95,8 @@ class ResyncTarget {
   bool stopping_ = false;
   bool paused_ = false;
   bool finishing_ = false;
-  uint64_t position_ = 0;  // next bit of the walk
-  uint64_t arrived_ = 0;   // sectors answered since the last tick
+  uint64_t position_ = 0;         // next bit of the walk
+  uint64_t arrived_ = 0;          // sectors answered since the last tick
   uint64_t request_sectors_ = 0;  // size of the next request, doubles
   uint64_t total_bits_ = 0;
   uint64_t failed_blocks_ = 0;

@@ -124,9 +124,8 @@ CoordinatorFacts Transactions::OwnFacts() const {
   facts.data_accessible = AnyData(state);
   for (const VolumeState& volume : state.volumes) {
     facts.self_has_disk = facts.self_has_disk || volume.disk > DiskState::kDiskless;
-    facts.self_read_only_openers =
-        facts.self_read_only_openers ||
-        (volume.read_only_openers > 0 && volume.read_write_openers == 0);
+    facts.self_read_only_openers = facts.self_read_only_openers ||
+                                   (volume.read_only_openers > 0 && volume.read_write_openers == 0);
   }
   facts.connections = state.configured();
   for (int node : Nodes(facts.connections)) {
@@ -153,7 +152,8 @@ ParticipantFacts Transactions::RemoteFacts() const {
   return facts;
 }
 
-// --- this node's own -------------------------------------------------------------------------------
+// --- this node's own
+// -------------------------------------------------------------------------------
 
 Task<bool> Transactions::WaitIdle(Duration timeout) {
   Time until = reactor_.Now() + timeout;
@@ -197,8 +197,8 @@ Task<StateResult> Transactions::Run(Request request) {
     coordinator_.reset();
     Execute(participant_.OnOwnTransactionEnded(RemoteFacts()), false);
     event_.NotifyAll();
-    bool again = request.retry && (result == StateResult::kConcurrentStateChange ||
-                                   result == StateResult::kTimeout);
+    bool again = request.retry &&
+                 (result == StateResult::kConcurrentStateChange || result == StateResult::kTimeout);
     if (!again || stopping_ || retry >= 30) co_return result;
     int connections = NodeCount(direct()) + 1;
     uint32_t pause = RetryBackoffMs(RetryBackoffBoundMs(timing(), connections, retry),
@@ -207,7 +207,8 @@ Task<StateResult> Transactions::Run(Request request) {
   }
 }
 
-// --- packets ---------------------------------------------------------------------------------------
+// --- packets
+// ---------------------------------------------------------------------------------------
 
 void Transactions::OnPrepare(Connection& from, int volume, const wire::TwoPcRequest& request,
                              bool resize) {
@@ -265,7 +266,8 @@ void Transactions::OnConnectionLost(int node) {
   Execute(participant_.OnPeerLost(node, RemoteFacts()), false);
 }
 
-// --- carrying it out -------------------------------------------------------------------------------
+// --- carrying it out
+// -------------------------------------------------------------------------------
 
 void Transactions::Send(const TransactionAction& action) {
   Connection* connection = resource_.connection(action.node);

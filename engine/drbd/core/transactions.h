@@ -2,8 +2,8 @@
 // pure machines — coordinator for what this node starts, participant for what others start — with
 // packets, timers and the resource's state.
 //
-// At most one own transaction at a time; it waits for a remote one that is under way, and yields to a
-// remote one of a lower node id. Threading: one reactor.
+// At most one own transaction at a time; it waits for a remote one that is under way, and yields to
+// a remote one of a lower node id. Threading: one reactor.
 #pragma once
 
 #include <array>

@@ -31,8 +31,7 @@ PeerUuids ResourceImpl::UuidsFor(PeerDevice& device, uint64_t extra_flags, NodeM
   context.dirty_bits = device.out_of_sync_bits();
   for (auto& [other, peer] : of.peers()) {
     ReplicationState repl = of.state().peer(other).repl;
-    bool target =
-        repl == ReplicationState::kSyncTarget || repl == ReplicationState::kPausedSyncT;
+    bool target = repl == ReplicationState::kSyncTarget || repl == ReplicationState::kPausedSyncT;
     if (!target || !peer->uuids_known) continue;
     if (!SameUuid(peer->uuids.current, disk.uuids().current())) {
       context.target_of_newer |= NodeBit(other);
@@ -138,8 +137,7 @@ void ResourceImpl::ReceiveGeneration(PeerDevice& device, uint64_t current, NodeM
       input.target_of |= NodeBit(other);
     }
   }
-  NewDatagenResult result =
-      ReceiveNewDatagen(of.disk()->uuids(), of.uuid_peers(), input);
+  NewDatagenResult result = ReceiveNewDatagen(of.disk()->uuids(), of.uuid_peers(), input);
   for (int node : Nodes(result.remember_for)) {
     if (PeerDevice* other = of.peer(node)) other->uuids.current = current;
   }
@@ -201,7 +199,8 @@ Task<void> ResourceImpl::FinishSkip(Volume* of, bool initiator) {
   });
 }
 
-// --- new generations of this node ------------------------------------------------------------------
+// --- new generations of this node
+// ------------------------------------------------------------------
 
 void ResourceImpl::OweNewUuid(Volume& of) {
   if (state_.role == Role::kPrimary) of.state().owes_new_uuid = true;
@@ -219,8 +218,8 @@ Task<void> ResourceImpl::RunOwedUuid(Volume* of) {
   co_await PingAll();
   if (of->state().owes_new_uuid && state_.role == Role::kPrimary) {
     Status status = co_await MakeNewUuid(*of, false);
-    if (!status) logger().Error("{}: no new data generation: {}", of->name(),
-                                status.error().message());
+    if (!status)
+      logger().Error("{}: no new data generation: {}", of->name(), status.error().message());
   }
   of->making_uuid = false;
   of->state().owes_new_uuid = false;
@@ -240,9 +239,8 @@ Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
     }
     co_return Ok();
   }
-  NewCurrentResult result =
-      of.disk()->uuids().NewCurrent(of.uuid_peers(), forced, true, log_.dagtag(), NewUuid(),
-                                    NewUuid());
+  NewCurrentResult result = of.disk()->uuids().NewCurrent(of.uuid_peers(), forced, true,
+                                                          log_.dagtag(), NewUuid(), NewUuid());
   if (!result.created) co_return Ok();
   logger().Info("{}: new data generation {:016X}", of.name(), of.disk()->uuids().current());
   of.exposed_uuid = of.disk()->uuids().current();

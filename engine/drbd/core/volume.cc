@@ -44,25 +44,24 @@ std::string Volume::access_reason() const {
                        RoleName(resource.role));
   }
   if (!DataAccessible(resource, state())) {
-    return fmt::format("no UpToDate data is reachable (own disk: {})",
-                       DiskStateName(state().disk));
+    return fmt::format("no UpToDate data is reachable (own disk: {})", DiskStateName(state().disk));
   }
   return "";
 }
 
-// --- disk ------------------------------------------------------------------------------------------
+// --- disk
+// ------------------------------------------------------------------------------------------
 
 Task<Status> Volume::OpenDisk(const AttachRequest& request) {
   if (request.backing == nullptr) {
     co_return MakeError(ErrorCode::kInvalidArgument, "{}: no backing device was named", name());
   }
-  Result<std::unique_ptr<Disk>> disk =
-      co_await Disk::Open(reactor(), *this,
-                          {.backing = request.backing,
-                           .metadata = request.metadata,
-                           .node_id = resource_.own_node(),
-                           .options = config_.disk,
-                           .name = name()});
+  Result<std::unique_ptr<Disk>> disk = co_await Disk::Open(reactor(), *this,
+                                                           {.backing = request.backing,
+                                                            .metadata = request.metadata,
+                                                            .node_id = resource_.own_node(),
+                                                            .options = config_.disk,
+                                                            .name = name()});
   if (!disk) co_return std::unexpected(disk.error().Within(name()));
   uint64_t effective = (*disk)->superblock().effective_sectors;
   if (effective > (*disk)->usable_sectors()) {
@@ -169,8 +168,8 @@ void Volume::StoreMetaFlags() {
       entry.flags = on ? entry.flags | flag : entry.flags & ~flag;
     };
     set(meta::kPeerConnected, peer_state.repl > ReplicationState::kOff);
-    set(meta::kPeerOutdated, peer_state.disk == DiskState::kInconsistent ||
-                                 peer_state.disk == DiskState::kOutdated);
+    set(meta::kPeerOutdated,
+        peer_state.disk == DiskState::kInconsistent || peer_state.disk == DiskState::kOutdated);
     if (peer_state.disk >= DiskState::kInconsistent && peer_state.disk != DiskState::kUnknown) {
       set(meta::kPeerDeviceSeen, true);
     }
@@ -184,7 +183,8 @@ Task<Status> Volume::StoreMetaFlagsNow() {
   co_return co_await disk_->WriteSuperblock();
 }
 
-// --- peers -----------------------------------------------------------------------------------------
+// --- peers
+// -----------------------------------------------------------------------------------------
 
 PeerDevice* Volume::peer(int node) {
   auto it = peers_.find(node);
@@ -219,7 +219,8 @@ UuidPeers Volume::uuid_peers() const {
   return result;
 }
 
-// --- size ------------------------------------------------------------------------------------------
+// --- size
+// ------------------------------------------------------------------------------------------
 
 void Volume::SetSize(uint64_t sectors) {
   if (disk_ != nullptr) {
@@ -263,7 +264,8 @@ void Volume::UpdateGeometry() {
   NotifyObservers();
 }
 
-// --- bitmap ----------------------------------------------------------------------------------------
+// --- bitmap
+// ----------------------------------------------------------------------------------------
 
 bool Volume::SetOutOfSync(uint64_t first, uint64_t end, meta::SlotMask slots) {
   if (disk_ == nullptr || slots == 0) return false;
@@ -293,7 +295,8 @@ meta::SlotMask Volume::SlotMaskOf(NodeMask nodes) const {
   return mask;
 }
 
-// --- openers, status -------------------------------------------------------------------------------
+// --- openers, status
+// -------------------------------------------------------------------------------
 
 void Volume::OnOpenersChanged() { RefreshOpeners(); }
 

@@ -1,14 +1,14 @@
 // Volume: a replicated block device (drbd-io-path.md A, D, E).
 //
 // Fronts submit BlockIos. Reads go to the own disk where it is current, else to a peer. Writes are
-// Requests: admitted, given their range and extents, registered in the resource's transfer log, sent to
-// the disk and to the peers, completed when every leg is satisfied. Flushes wait for the own disk and,
-// with strict_flush, for every epoch before them to be stable on the peers (INV-10).
+// Requests: admitted, given their range and extents, registered in the resource's transfer log,
+// sent to the disk and to the peers, completed when every leg is satisfied. Flushes wait for the
+// own disk and, with strict_flush, for every epoch before them to be stable on the peers (INV-10).
 //
-// What must wait (suspended I/O, a state that settles, a new data generation owed, too many requests)
-// waits in the admission queue in order; nothing there is failed.
-// Completions are delivered in a batch later in the same turn, never from inside Submit.
-// Threading: the resource's reactor.
+// What must wait (suspended I/O, a state that settles, a new data generation owed, too many
+// requests) waits in the admission queue in order; nothing there is failed. Completions are
+// delivered in a batch later in the same turn, never from inside Submit. Threading: the resource's
+// reactor.
 #pragma once
 
 #include <map>
@@ -65,7 +65,7 @@ class Volume final : public DeviceBase, private DiskOwner {
   // Found, or become, a Primary that did not end cleanly; advertised to peers until both disks are
   // UpToDate (drbd-metadata-resync.md 3.5).
   bool crashed_primary = false;
-  std::string disk_reason;  // why the disk is not UpToDate, for status
+  std::string disk_reason;    // why the disk is not UpToDate, for status
   uint64_t exposed_uuid = 0;  // generation that this node has shown to its users
   bool making_uuid = false;
 

@@ -53,6 +53,7 @@ bool Volume::MayAdmit() {
   const VolumeState& now = state();
   if (now.disk == DiskState::kAttaching || now.disk == DiskState::kNegotiating) return false;
   for (const auto& [node, device] : peers_) {
+    if (device->connection().failing()) return false;
     ReplicationState repl = now.peer(node).repl;
     if (repl == ReplicationState::kWFBitMapT || repl == ReplicationState::kWFSyncUUID ||
         repl == ReplicationState::kStartingSyncS || repl == ReplicationState::kStartingSyncT) {
@@ -105,7 +106,8 @@ void Volume::Start(BlockIo* io) {
   }
 }
 
-// --- completion ------------------------------------------------------------------------------------
+// --- completion
+// ------------------------------------------------------------------------------------
 
 void Volume::Complete(BlockIo* io, int error) {
   io->next = nullptr;
@@ -136,7 +138,8 @@ Task<void> Volume::WaitIdle() {
   while (in_work_ != 0) co_await idle_.Wait();
 }
 
-// --- reads -----------------------------------------------------------------------------------------
+// --- reads
+// -----------------------------------------------------------------------------------------
 
 void Volume::StartRead(BlockIo* io) {
   ++counters_.read_requests;
@@ -251,7 +254,8 @@ void Volume::FailReadsOf(int node) {
   for (uint64_t handle : lost) FinishRemoteRead(handle, false);
 }
 
-// --- flushes ---------------------------------------------------------------------------------------
+// --- flushes
+// ---------------------------------------------------------------------------------------
 
 bool Volume::ReplicatesWithC() const {
   for (const auto& [node, device] : peers_) {

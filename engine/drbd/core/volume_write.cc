@@ -72,6 +72,7 @@ void Volume::Register(Request* request) {
   const ResourceState& resource = resource_.state();
   bool held_back = quiesced_ > 0 || resource_.suspended() ||
                    (state().owes_new_uuid && resource.role == Role::kPrimary);
+  for (const auto& [node, device] : peers_) held_back = held_back || device->connection().failing();
   if (held_back && resource.role == Role::kPrimary) {
     Postpone(request);
     Readmit();
@@ -79,8 +80,8 @@ void Volume::Register(Request* request) {
   }
   bool local = disk_ != nullptr && request->disk_generation == disk_generation_ &&
                request->extents_held && state().disk >= DiskState::kInconsistent;
-  bool writable = resource.role == Role::kPrimary && !resource.fail_io &&
-                  DataAccessible(resource, state());
+  bool writable =
+      resource.role == Role::kPrimary && !resource.fail_io && DataAccessible(resource, state());
   if (!writable) {
     ReleaseExtents(request);
     ranges_.Remove(request);
@@ -169,7 +170,8 @@ void Volume::OnLocalWrite(Request* request, int error) {
 void Volume::CheckCompletion(Request* request) {
   if (!request->registered) return;
   if (!request->completed) {
-    // Completions are withheld while I/O is suspended only for what a lost peer left pending (kHeld).
+    // Completions are withheld while I/O is suspended only for what a lost peer left pending
+    // (kHeld).
     switch (UpperCompletion(request->local_leg, request->states(), {})) {
       case Completion::kWait:
         return;

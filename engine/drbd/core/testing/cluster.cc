@@ -91,8 +91,8 @@ void Cluster::StartProgram(int i) {
     auto* made = self.Make<Program>();
     observer->events = &made->events;
     made->resource = std::make_unique<Resource>(
-        *reactor,
-        ResourceConfig{.name = "r0", .node_id = i, .options = options_.resource}, observer);
+        *reactor, ResourceConfig{.name = "r0", .node_id = i, .options = options_.resource},
+        observer);
     programs_[static_cast<size_t>(i)] = made;
   });
 }
@@ -144,8 +144,8 @@ Task<Status> Prepare(Cluster* cluster, int i, ClusterOptions options, bool creat
     if (peer != i) UMBLOCK_CO_TRY(program.resource->AddPeer(cluster->PeerOf(i, peer)));
   }
   for (int v = 0; v < options.volumes; ++v) {
-    UMBLOCK_CO_TRY(co_await program.resource->Attach(
-        {.volume = v, .backing = program.backends[v].get()}));
+    UMBLOCK_CO_TRY(
+        co_await program.resource->Attach({.volume = v, .backing = program.backends[v].get()}));
   }
   co_return Ok();
 }

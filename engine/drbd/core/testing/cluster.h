@@ -1,6 +1,6 @@
-// A small cluster of resources in the simulator, for tests of the replication engine: nodes with one
-// disk each, metadata inside, connected by one path. Faults and oracles of the big simulator (sim/)
-// are not here; tests script what they need.
+// A small cluster of resources in the simulator, for tests of the replication engine: nodes with
+// one disk each, metadata inside, connected by one path. Faults and oracles of the big simulator
+// (sim/) are not here; tests script what they need.
 #pragma once
 
 #include <gtest/gtest.h>
