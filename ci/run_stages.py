@@ -240,6 +240,9 @@ def main():
         parser.error(f"no stage {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     selected = [stage for stage in present if not arguments.stages or stage[0] in arguments.stages]
     OUT.mkdir(parents=True, exist_ok=True)
+    # Clones of the project in different places share what they compiled.
+    os.environ.setdefault("CCACHE_BASEDIR", str(ROOT))
+    os.environ.setdefault("CCACHE_NOHASHDIR", "1")
 
     ci = Ci()
     failed = []
