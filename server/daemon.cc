@@ -1,0 +1,223 @@
+#include "server/daemon.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <optional>
+#include <thread>
+
+#include "engine/runtime/uring/reactor_thread.h"
+#include "server/api_server.h"
+#include "server/metrics_endpoint.h"
+#include "server/node.h"
+#include "server/real_engine.h"
+#include "server/version.h"
+
+namespace umblock::server {
+namespace {
+
+constexpr auto kApiPatience = std::chrono::seconds(2);
+// Sent to the main thread by helpers of our own: a start or a stop has ended.
+constexpr int kProgressSignal = SIGUSR2;
+
+sigset_t HandledSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, kProgressSignal}) sigaddset(&set, signal);
+  return set;
+}
+
+// Revisions of an earlier run are below those of this one.
+uint64_t FirstRevision() {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                   std::chrono::system_clock::now().time_since_epoch())
+                                   .count());
+}
+
+// Runs one long step beside the thread that waits for signals.
+class Step {
+ public:
+  template <typename Function>
+  explicit Step(Function function)
+      : thread_([this, function = std::move(function), waiter = ::pthread_self()]() mutable {
+          status_ = function();
+          done_.store(true, std::memory_order_release);
+          ::pthread_kill(waiter, kProgressSignal);
+        }) {}
+  ~Step() {
+    if (thread_.joinable()) thread_.join();
+  }
+  bool done() const { return done_.load(std::memory_order_acquire); }
+  Status Join() {
+    thread_.join();
+    return std::move(status_);
+  }
+
+ private:
+  Status status_;
+  std::atomic<bool> done_{false};
+  std::thread thread_;
+};
+
+class Daemon {
+ public:
+  explicit Daemon(const DaemonOptions& options)
+      : options_(options),
+        log_(options.log_level, options.log_format, options.node_name),
+        store_(options.state_dir),
+        hub_(FirstRevision(), options.event_log) {
+    hub_.set_max_watchers(options.max_watchers);
+  }
+
+  int Run() {
+    const sigset_t signals = HandledSignals();
+    ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // inherited by every thread
+    ::signal(SIGPIPE, SIG_IGN);
+    if (Status prepared = Prepare(); !prepared) return Fail(prepared.error());
+    Status started = WaitFor([this] { return StartNode(); });
+    if (!started) {
+      Stop();
+      return Fail(started.error());
+    }
+    log_.Info("umblockd: ready version={} node=\"{}\" socket=\"{}\" listen=\"{}\" metrics=\"{}\"",
+              kVersion, options_.node_name, options_.socket, options_.listen, options_.metrics);
+    while (!stop_asked_) TakeSignal();
+    log_.Info("umblockd: stopping; a second signal ends it at once");
+    Stop();
+    log_.Info("umblockd: stopped");
+    return 0;
+  }
+
+ private:
+  int Fail(const Error& error) {
+    log_.Error("umblockd: cannot start reason=\"{}\"", error.message());
+    log_.Flush();
+    return 1;
+  }
+
+  // Ends with the process if the second signal to stop arrives.
+  void TakeSignal() {
+    const sigset_t signals = HandledSignals();
+    siginfo_t info = {};
+    if (::sigwaitinfo(&signals, &info) < 0) return;
+    if (info.si_signo == kProgressSignal || info.si_signo == SIGHUP) return;
+    if (stop_asked_ && stopping_) {
+      log_.Warn("umblockd: ended at once by a second signal");
+      log_.Flush();
+      ::_exit(1);
+    }
+    stop_asked_ = true;
+  }
+
+  template <typename Function>
+  Status WaitFor(Function function) {
+    Step step(std::move(function));
+    while (!step.done()) TakeSignal();
+    return step.Join();
+  }
+
+  Status Prepare() {
+    UMBLOCK_TRY(store_.Lock());
+    auto state = store_.Load();
+    if (!state) return std::unexpected(state.error());
+    ReactorThreadOptions reactor;
+    reactor.name = "umblock-io";
+    reactor.cpu = options_.cpu;
+    reactor.uring.buffer_limit_bytes = size_t{options_.buffer_mib} << 20;
+    reactor.uring.logger = &log_;
+    auto thread = ReactorThread::Start(reactor);
+    if (!thread) return std::unexpected(thread.error());
+    thread_ = std::move(*thread);
+    engine_ = MakeRealEngine(thread_->reactor(), {.fuse_allow_other = options_.fuse_allow_other});
+    ApiServerOptions api;
+    api.socket_path = options_.socket;
+    api.tcp_address = options_.listen;
+    api.tls_certificate_file = options_.tls_certificate;
+    api.tls_key_file = options_.tls_key;
+    api.tls_client_ca_file = options_.tls_client_ca;
+    api.max_calls = options_.max_calls;
+    NodeOptions node;
+    node.name = options_.node_name;
+    node.fuse_dir = options_.fuse_dir;
+    node.max_calls = options_.max_calls;
+    node.max_watchers = options_.max_watchers;
+    node.max_message_bytes = api.max_message_bytes;
+    node_.emplace(thread_->reactor(), log_, *engine_, &store_, std::move(*state), &hub_, node);
+    // Both answer 'starting' until the node has started.
+    auto server = ApiServer::Start(&*node_, api);
+    if (!server) return std::unexpected(server.error());
+    api_ = std::move(*server);
+    if (options_.metrics.empty()) return Ok();
+    auto metrics = MetricsEndpoint::Start(options_.metrics, &*node_);
+    if (!metrics) return std::unexpected(metrics.error());
+    metrics_ = std::move(*metrics);
+    return Ok();
+  }
+
+  Status StartNode() {
+    UMBLOCK_TRY(thread_->RunTask([this] { return node_->Start(); }));
+    api_->SetServing(true);
+    return Ok();
+  }
+
+  // Nobody calls the node any more when it goes; it goes on its reactor.
+  void Stop() {
+    stopping_ = true;
+    (void)WaitFor([this]() -> Status {
+      if (api_) api_->SetServing(false);
+      thread_->RunTask([this] { return node_->Stop(); });
+      if (api_) api_->Shutdown(kApiPatience);
+      metrics_.reset();
+      api_.reset();
+      thread_->RunTask([this]() -> Task<void> {
+        node_.reset();
+        engine_.reset();
+        co_return;
+      });
+      thread_.reset();
+      return Ok();
+    });
+    log_.Flush();
+  }
+
+  const DaemonOptions& options_;
+  DaemonLog log_;
+  ConfigStore store_;
+  EventHub hub_;
+  std::unique_ptr<ReactorThread> thread_;
+  std::unique_ptr<Engine> engine_;
+  std::optional<Node> node_;
+  std::unique_ptr<ApiServer> api_;
+  std::unique_ptr<MetricsEndpoint> metrics_;
+  bool stop_asked_ = false;
+  bool stopping_ = false;
+};
+
+int CheckConfig(const DaemonOptions& options) {
+  ConfigStore store(options.state_dir);
+  auto state = store.Load();
+  if (!state) {
+    std::fprintf(stderr, "umblockd: %s\n", state.error().message().c_str());
+    return 1;
+  }
+  const config::v1::Config& config = state->config;
+  std::printf(
+      "%s: valid, generation %llu: %d backends, %d resources, %d portals, %d targets, %d exports\n",
+      options.state_dir.c_str(), static_cast<unsigned long long>(config.generation()),
+      config.backends_size(), config.resources_size(), config.portals_size(), config.targets_size(),
+      config.exports_size());
+  return 0;
+}
+
+}  // namespace
+
+int RunDaemon(const DaemonOptions& options) {
+  if (options.check_config) return CheckConfig(options);
+  Daemon daemon(options);
+  return daemon.Run();
+}
+
+}  // namespace umblock::server

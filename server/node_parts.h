@@ -1,0 +1,29 @@
+// What the managers of one node share. All of it outlives them; everything on the node's reactor.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/base/log.h"
+#include "engine/runtime/reactor.h"
+#include "server/config_keeper.h"
+#include "server/engine.h"
+#include "server/event_publisher.h"
+
+namespace umblock::server {
+
+struct NodeParts {
+  Reactor& reactor;
+  Logger& logger;
+  Engine& engine;
+  ConfigKeeper& config;
+  EventPublisher& events;
+};
+
+// Something that is configured and does not work now.
+struct NodeProblem {
+  std::string object;
+  std::string reason;
+};
+
+}  // namespace umblock::server

@@ -1,0 +1,136 @@
+// FakeEngine: the engine's parts as small state machines, so that the management side can be tested
+// by itself. Everything on the reactor; FakeDisks may be shared by engines that follow each other
+// (a restart), like real disks.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "engine/block/device_base.h"
+#include "server/engine.h"
+
+namespace umblock::server {
+
+struct FakeDisk {
+  uint64_t size = 0;
+  bool has_metadata = false;
+  bool has_file_system = false;
+  bool fails = false;  // cannot be opened
+};
+using FakeDisks = std::map<std::string, FakeDisk>;  // by path
+
+class FakeDevice final : public DeviceBase {
+ public:
+  FakeDevice(Reactor& reactor, std::string name, std::string path, uint64_t size);
+  void Submit(BlockIo* io) noexcept override;
+  const BlockGeometry& geometry() const override { return geometry_; }
+  Access access() const override { return access_; }
+  std::string access_reason() const override {
+    return access_ == Access::kReadWrite ? "" : "Secondary";
+  }
+  const std::string& path() const { return path_; }
+  void set_access(Access access) { access_ = access; }
+  void set_size(uint64_t size) { geometry_.size = size; }
+
+ private:
+  const std::string path_;
+  BlockGeometry geometry_;
+  Access access_ = Access::kReadWrite;
+};
+
+class FakeEngine;
+
+class FakeResource final : public ReplicatedResource {
+ public:
+  FakeResource(FakeEngine* engine, const drbd::ResourceConfig& config,
+               drbd::ResourceObserver* observer);
+  ~FakeResource() override;
+
+  Task<void> Stop() override;
+  drbd::ResourceStatus status() const override;
+  Status AddVolume(const drbd::VolumeConfig& config) override;
+  Task<Status> RemoveVolume(int volume) override;
+  BlockDevice* volume(int number) override;
+  Task<Status> Attach(drbd::AttachRequest request) override;
+  Task<Status> Detach(int volume, bool force) override;
+  Status AddPeer(const drbd::PeerConfig& config) override;
+  Task<Status> RemovePeer(int node_id, bool force) override;
+  Task<Status> Connect(int node_id, drbd::ConnectOptions options) override;
+  Task<Status> Disconnect(int node_id, bool force) override;
+  Task<Status> Promote(bool force) override;
+  Task<Status> Demote(bool force) override;
+  Task<Status> Invalidate(int volume, int peer_node_id) override;
+  Task<Status> InvalidateRemote(int volume, int peer_node_id) override;
+  Task<Status> PauseSync(int volume, int peer_node_id) override;
+  Task<Status> ResumeSync(int volume, int peer_node_id) override;
+  Task<Status> Outdate(int volume) override;
+  Task<Status> NewCurrentUuid(int volume, bool clear_bitmap) override;
+  Task<Status> SuspendIo() override;
+  Task<Status> ResumeIo() override;
+  Status UpdateOptions(const drbd::ResourceOptions& options) override;
+  Task<Status> UpdateNetOptions(int node_id, const drbd::NetOptions& options) override;
+  Status UpdateResyncOptions(int node_id, const drbd::ResyncOptions& options) override;
+  Status UpdateDiskOptions(int volume, const drbd::DiskOptions& options) override;
+
+  // What a peer would cause.
+  void PeerArrives(int node_id);
+  void SyncRuns(int node_id, uint64_t total, uint64_t left);
+  void SyncEnds(int node_id);
+
+  drbd::NetOptions net(int node_id) const { return peers_.at(node_id).config.net; }
+
+ private:
+  struct Volume {
+    drbd::VolumeStatus status;
+    std::unique_ptr<FakeDevice> device;
+  };
+  struct Peer {
+    drbd::PeerConfig config;
+    drbd::ConnectionStatus status;
+  };
+
+  void Report(std::string object, std::string attribute, std::string old_value,
+              std::string new_value, std::string reason);
+  void SetRole(drbd::Role role, const std::string& reason);
+  void SetDisk(Volume& volume, drbd::DiskState disk, const std::string& reason);
+  void SetConnection(Peer& peer, drbd::ConnectionState state, const std::string& reason);
+
+  FakeEngine* engine_;
+  drbd::ResourceConfig config_;
+  drbd::ResourceObserver* observer_;
+  drbd::Role role_ = drbd::Role::kSecondary;
+  bool suspended_ = false;
+  bool stopped_ = false;
+  std::map<int, Volume> volumes_;
+  std::map<int, Peer> peers_;
+};
+
+class FakeEngine final : public Engine {
+ public:
+  FakeEngine(Reactor& reactor, FakeDisks* disks) : reactor_(reactor), disks_(disks) {}
+
+  Task<Result<std::unique_ptr<OpenedBackend>>> OpenBackend(BackendSetup setup) override;
+  Result<std::unique_ptr<ReplicatedResource>> MakeResource(
+      const drbd::ResourceConfig& config, drbd::ResourceObserver* observer) override;
+  Task<Status> CreateMetadata(drbd::CreateMetadataRequest request) override;
+  Task<Result<std::unique_ptr<IscsiFront>>> StartIscsi() override;
+  Task<Result<std::unique_ptr<FuseFront>>> StartFuse(std::string mountpoint) override;
+  std::map<std::string, uint64_t> RuntimeCounters() override { return {{"turns", 1}}; }
+
+  Reactor& reactor() { return reactor_; }
+  FakeDisks& disks() { return *disks_; }
+  FakeResource* resource(const std::string& name) { return resources_.at(name); }
+
+  std::map<std::string, FakeResource*> resources_;
+  std::set<std::string> busy_addresses;  // portals that cannot be opened
+  bool fuse_works = true;
+
+ private:
+  Reactor& reactor_;
+  FakeDisks* disks_;
+};
+
+}  // namespace umblock::server

@@ -1,0 +1,417 @@
+// ResourceManager's part for volumes and the disks below them.
+#include "server/convert.h"
+#include "server/names.h"
+#include "server/resource_entry.h"
+#include "server/resource_manager.h"
+
+namespace umblock::server {
+namespace {
+
+constexpr uint32_t kMaxPeerSlots = 31;
+
+bool IsAttached(const ResourceEntry& entry, uint32_t number) {
+  for (const drbd::VolumeStatus& volume : entry.resource->status().volumes) {
+    if (volume.number == static_cast<int>(number)) {
+      return volume.disk != drbd::DiskState::kDiskless;
+    }
+  }
+  return false;
+}
+
+// What the caller asked for, or what the volume names already.
+v1::VolumeSpec WithBackends(v1::VolumeSpec spec, const std::string& backend,
+                            const std::string& metadata_backend) {
+  if (backend.empty()) return spec;
+  spec.set_backend(backend);
+  spec.set_metadata_backend(metadata_backend);
+  return spec;
+}
+
+}  // namespace
+
+Status ResourceManager::ClaimBackends(const v1::VolumeSpec& spec) {
+  const std::string user = VolumeName(spec.resource(), spec.number());
+  if (spec.backend().empty()) return Ok();
+  UMBLOCK_TRY(backends_->Claim(spec.backend(), user, true));
+  if (spec.metadata_backend().empty()) return Ok();
+  Status claimed = backends_->Claim(spec.metadata_backend(), user, true);
+  if (!claimed) backends_->Release(spec.backend(), user);
+  return claimed;
+}
+
+void ResourceManager::ReleaseBackends(const v1::VolumeSpec& spec) {
+  const std::string user = VolumeName(spec.resource(), spec.number());
+  if (!spec.backend().empty()) backends_->Release(spec.backend(), user);
+  if (!spec.metadata_backend().empty()) backends_->Release(spec.metadata_backend(), user);
+}
+
+// With the lifecycle lock held. The backends are claimed here if they are not yet.
+Task<Status> ResourceManager::AttachNow(ResourceEntryPtr entry, uint32_t number) {
+  VolumeEntry* volume = entry->Volume(number);
+  const v1::VolumeSpec& spec = volume->spec;
+  UMBLOCK_CO_TRY(ClaimBackends(spec));
+  auto backing = backends_->Device(spec.backend());
+  if (!backing) co_return std::unexpected(backing.error());
+  drbd::AttachRequest request;
+  request.volume = static_cast<int>(number);
+  request.backing = *backing;
+  if (!spec.metadata_backend().empty()) {
+    auto metadata = backends_->Device(spec.metadata_backend());
+    if (!metadata) co_return std::unexpected(metadata.error());
+    request.metadata = *metadata;
+  }
+  co_return co_await entry->resource->Attach(request);
+}
+
+Task<Status> ResourceManager::MakeMetadata(std::string backend, std::string metadata_backend,
+                                           uint32_t max_peers, bool force) {
+  if (max_peers > kMaxPeerSlots) {
+    co_return MakeError(ErrorCode::kInvalidArgument, "max_peers is {}: allowed is 1 to {}",
+                        max_peers, kMaxPeerSlots);
+  }
+  auto backing = backends_->Device(backend);
+  if (!backing) co_return std::unexpected(backing.error());
+  drbd::CreateMetadataRequest request;
+  request.backing = *backing;
+  request.max_peers = max_peers == 0 ? 1 : static_cast<int>(max_peers);
+  request.force = force;
+  if (!metadata_backend.empty()) {
+    auto metadata = backends_->Device(metadata_backend);
+    if (!metadata) co_return std::unexpected(metadata.error());
+    request.metadata = *metadata;
+  }
+  co_return co_await parts_.engine.CreateMetadata(request);
+}
+
+Task<Status> ResourceManager::AttachFresh(ResourceEntryPtr entry, uint32_t number,
+                                          bool create_metadata, uint32_t max_peers) {
+  Status attached = co_await AttachNow(entry, number);
+  // kNotFound is 'no metadata here'; every other failure is not for us to overwrite.
+  if (attached || !create_metadata || attached.error().code() != ErrorCode::kNotFound) {
+    co_return attached;
+  }
+  const v1::VolumeSpec spec = entry->Volume(number)->spec;
+  UMBLOCK_CO_TRY(co_await MakeMetadata(spec.backend(), spec.metadata_backend(), max_peers, false));
+  co_return co_await AttachNow(entry, number);
+}
+
+// With the lifecycle lock held: the engine's volume, its disk, and the stored state, or nothing.
+Task<Status> ResourceManager::MakeVolume(ResourceEntryPtr entry, v1::CreateVolumeRequest request) {
+  const v1::VolumeSpec& spec = request.spec();
+  const uint32_t number = spec.number();
+  auto config = ToVolumeConfig(spec);
+  if (!config) co_return std::unexpected(config.error());
+  UMBLOCK_CO_TRY(entry->resource->AddVolume(*config));
+  VolumeEntry& volume = entry->volumes[number];
+  volume.spec = spec;
+  volume.attach = !spec.backend().empty();
+  Status made = Ok();
+  if (volume.attach) {
+    made = co_await AttachFresh(entry, number, request.create_metadata_if_blank(),
+                                request.max_peers());
+  }
+  if (made) {
+    made = co_await parts_.config.Commit([&spec](StoredState& state) {
+      auto* stored = FindResource(state, spec.resource())->add_volumes();
+      *stored->mutable_spec() = spec;
+      stored->set_attach(!spec.backend().empty());
+    });
+  }
+  if (made) co_return Ok();
+  if (IsAttached(*entry, number)) {
+    (void)co_await entry->resource->Detach(static_cast<int>(number), true);
+  }
+  (void)co_await entry->resource->RemoveVolume(static_cast<int>(number));
+  ReleaseBackends(spec);
+  entry->volumes.erase(number);
+  co_return made;
+}
+
+Task<Result<v1::Volume>> ResourceManager::CreateVolume(v1::CreateVolumeRequest request) {
+  const std::string resource = request.spec().resource();
+  const uint32_t number = request.spec().number();
+  auto entry = Find(resource);
+  if (!entry) co_return std::unexpected(entry.error());
+  auto lock = co_await (*entry)->lifecycle.Acquire();
+  if ((*entry)->gone) co_return NoSuchResource(resource);
+  if ((*entry)->Volume(number) != nullptr) {
+    co_return MakeError(ErrorCode::kAlreadyExists, "resource '{}' has a volume {} already",
+                        resource, number);
+  }
+  if (Status made = co_await MakeVolume(*entry, request); !made) {
+    co_return std::unexpected(made.error().Within(VolumeName(resource, number)));
+  }
+  Show(**entry, "CreateVolume");
+  co_return DescribeVolume(**entry, number);
+}
+
+Task<Result<v1::Volume>> ResourceManager::GetVolume(v1::GetVolumeRequest request) {
+  auto entry = Find(request.resource());
+  if (!entry) co_return std::unexpected(entry.error());
+  if ((*entry)->Volume(request.number()) == nullptr) {
+    co_return NoSuchVolume(request.resource(), request.number());
+  }
+  co_return DescribeVolume(**entry, request.number());
+}
+
+Task<Result<v1::ListVolumesResponse>> ResourceManager::ListVolumes(v1::ListVolumesRequest request) {
+  v1::ListVolumesResponse response;
+  if (!request.resource().empty()) {
+    auto entry = Find(request.resource());
+    if (!entry) co_return std::unexpected(entry.error());
+    *response.mutable_volumes() = Describe(**entry).volumes();
+    co_return response;
+  }
+  for (const v1::Resource& resource : All())
+    response.mutable_volumes()->MergeFrom(resource.volumes());
+  co_return response;
+}
+
+Task<Result<v1::Volume>> ResourceManager::UpdateVolume(v1::UpdateVolumeRequest request) {
+  auto entry = Find(request.resource());
+  if (!entry) co_return std::unexpected(entry.error());
+  auto options = ToDiskOptions(request.disk());
+  if (!options) co_return std::unexpected(options.error());
+  auto lock = co_await (*entry)->lifecycle.Acquire();
+  VolumeEntry* volume = (*entry)->gone ? nullptr : (*entry)->Volume(request.number());
+  if (volume == nullptr) co_return NoSuchVolume(request.resource(), request.number());
+  const int number = static_cast<int>(request.number());
+  if (Status updated = (*entry)->resource->UpdateDiskOptions(number, *options); !updated) {
+    co_return std::unexpected(updated.error());
+  }
+  Status stored = co_await parts_.config.Commit([&request](StoredState& state) {
+    *FindVolume(state, request.resource(), request.number())->mutable_spec()->mutable_disk() =
+        request.disk();
+  });
+  if (!stored) {
+    if (auto old = ToDiskOptions(volume->spec.disk())) {
+      (void)(*entry)->resource->UpdateDiskOptions(number, *old);
+    }
+    co_return std::unexpected(stored.error());
+  }
+  *volume->spec.mutable_disk() = request.disk();
+  Show(**entry, "UpdateVolume");
+  co_return DescribeVolume(**entry, request.number());
+}
+
+Task<Result<v1::DeleteVolumeResponse>> ResourceManager::DeleteVolume(
+    v1::DeleteVolumeRequest request) {
+  auto found = Find(request.resource());
+  if (!found) co_return std::unexpected(found.error());
+  ResourceEntryPtr entry = *found;
+  auto lock = co_await entry->lifecycle.Acquire();
+  VolumeEntry* volume = entry->gone ? nullptr : entry->Volume(request.number());
+  if (volume == nullptr) co_return NoSuchVolume(request.resource(), request.number());
+  const std::string name = VolumeName(request.resource(), request.number());
+  if (!volume->fronts.empty()) {
+    co_return MakeError(ErrorCode::kFailedPrecondition, "{} is presented by {}: delete that first",
+                        name, *volume->fronts.begin());
+  }
+  if (IsAttached(*entry, request.number())) {
+    co_return MakeError(ErrorCode::kFailedPrecondition, "{} is attached: detach it first", name);
+  }
+  if (entry->acts > 0) {
+    co_return MakeError(ErrorCode::kAborted,
+                        "an act is still running on resource '{}': try again when it has ended",
+                        request.resource());
+  }
+  const int number = static_cast<int>(request.number());
+  if (Status removed = co_await entry->resource->RemoveVolume(number); !removed) {
+    co_return std::unexpected(removed.error());
+  }
+  Status stored = co_await parts_.config.Commit([&request](StoredState& state) {
+    EraseFrom(FindResource(state, request.resource())->mutable_volumes(),
+              [&request](const auto& v) { return v.spec().number() == request.number(); });
+  });
+  if (!stored) {
+    if (auto config = ToVolumeConfig(volume->spec)) (void)entry->resource->AddVolume(*config);
+    co_return std::unexpected(stored.error());
+  }
+  ReleaseBackends(volume->spec);
+  entry->volumes.erase(request.number());
+  Show(*entry, "DeleteVolume");
+  co_return v1::DeleteVolumeResponse();
+}
+
+Task<Result<v1::CreateMetadataResponse>> ResourceManager::CreateMetadata(
+    v1::CreateMetadataRequest request) {
+  auto entry = Find(request.resource());
+  if (!entry) co_return std::unexpected(entry.error());
+  auto lock = co_await (*entry)->lifecycle.Acquire();
+  VolumeEntry* volume = (*entry)->gone ? nullptr : (*entry)->Volume(request.number());
+  if (volume == nullptr) co_return NoSuchVolume(request.resource(), request.number());
+  const std::string name = VolumeName(request.resource(), request.number());
+  if (IsAttached(**entry, request.number())) {
+    co_return MakeError(ErrorCode::kFailedPrecondition,
+                        "{} is attached: detach it before its metadata is replaced", name);
+  }
+  const v1::VolumeSpec spec =
+      WithBackends(volume->spec, request.backend(), request.metadata_backend());
+  if (spec.backend().empty()) {
+    co_return MakeError(ErrorCode::kInvalidArgument, "{} names no backend: say which", name);
+  }
+  const bool declared = volume->attach && spec.backend() == volume->spec.backend();
+  if (Status claimed = ClaimBackends(spec); !claimed) co_return std::unexpected(claimed.error());
+  Status made = co_await MakeMetadata(spec.backend(), spec.metadata_backend(), request.max_peers(),
+                                      request.force());
+  if (!declared) ReleaseBackends(spec);
+  if (!made) co_return std::unexpected(made.error().Within(name));
+  parts_.logger.Info("{}: metadata created backend=\"{}\" max_peers={} force={}", name,
+                     spec.backend(), request.max_peers() == 0 ? 1 : request.max_peers(),
+                     request.force());
+  co_return v1::CreateMetadataResponse();
+}
+
+Task<Result<v1::Volume>> ResourceManager::Attach(v1::AttachRequest request) {
+  auto found = Find(request.resource());
+  if (!found) co_return std::unexpected(found.error());
+  ResourceEntryPtr entry = *found;
+  auto lock = co_await entry->lifecycle.Acquire();
+  VolumeEntry* volume = entry->gone ? nullptr : entry->Volume(request.number());
+  if (volume == nullptr) co_return NoSuchVolume(request.resource(), request.number());
+  const std::string name = VolumeName(request.resource(), request.number());
+  const v1::VolumeSpec before = volume->spec;
+  const v1::VolumeSpec spec = WithBackends(before, request.backend(), request.metadata_backend());
+  if (spec.backend().empty()) {
+    co_return MakeError(ErrorCode::kInvalidArgument, "{} names no backend: say which", name);
+  }
+  if (auto config = ToVolumeConfig(spec); !config) co_return std::unexpected(config.error());
+  const bool same =
+      spec.backend() == before.backend() && spec.metadata_backend() == before.metadata_backend();
+  if (IsAttached(*entry, request.number())) {
+    if (same) co_return DescribeVolume(*entry, request.number());
+    co_return MakeError(ErrorCode::kFailedPrecondition,
+                        "{} is attached to backend '{}': detach it first", name, before.backend());
+  }
+  if (!same) ReleaseBackends(before);
+  volume->spec = spec;
+  Status attached = co_await AttachNow(entry, request.number());
+  if (attached) {
+    attached = co_await parts_.config.Commit([&spec](StoredState& state) {
+      auto* stored = FindVolume(state, spec.resource(), spec.number());
+      *stored->mutable_spec() = spec;
+      stored->set_attach(true);
+    });
+    if (!attached) {
+      (void)co_await entry->resource->Detach(static_cast<int>(request.number()), false);
+    }
+  }
+  if (!attached) {
+    const bool keep_claim = same && volume->attach;  // still declared, still tried
+    if (!keep_claim) ReleaseBackends(spec);
+    volume->spec = before;
+    if (!same && volume->attach) (void)ClaimBackends(before);
+    co_return std::unexpected(attached.error().Within(name));
+  }
+  volume->attach = true;
+  volume->attach_pending = false;
+  volume->problem.clear();
+  Show(*entry, "Attach");
+  co_return DescribeVolume(*entry, request.number());
+}
+
+Task<Result<v1::Volume>> ResourceManager::Detach(v1::DetachRequest request) {
+  auto found = Find(request.resource());
+  if (!found) co_return std::unexpected(found.error());
+  ResourceEntryPtr entry = *found;
+  auto lock = co_await entry->lifecycle.Acquire();
+  VolumeEntry* volume = entry->gone ? nullptr : entry->Volume(request.number());
+  if (volume == nullptr) co_return NoSuchVolume(request.resource(), request.number());
+  const int number = static_cast<int>(request.number());
+  if (IsAttached(*entry, request.number())) {
+    if (Status done = co_await entry->resource->Detach(number, request.force()); !done) {
+      co_return std::unexpected(done.error());
+    }
+  }
+  if (volume->attach) {
+    Status stored = co_await parts_.config.Commit([&request](StoredState& state) {
+      FindVolume(state, request.resource(), request.number())->set_attach(false);
+    });
+    if (!stored) {
+      Show(*entry, "Detach");
+      co_return std::unexpected(stored.error().Within(
+          "the volume is detached now, and will be attached again after a restart"));
+    }
+  }
+  ReleaseBackends(volume->spec);
+  volume->attach = false;
+  volume->attach_pending = false;
+  volume->problem.clear();
+  Show(*entry, "Detach");
+  co_return DescribeVolume(*entry, request.number());
+}
+
+Task<Result<v1::Volume>> ResourceManager::Invalidate(v1::InvalidateRequest request) {
+  auto entry = Find(request.resource());
+  if (!entry) co_return std::unexpected(entry.error());
+  if ((*entry)->Volume(request.number()) == nullptr) {
+    co_return NoSuchVolume(request.resource(), request.number());
+  }
+  int peer = -1;
+  if (request.has_peer_node_id()) {
+    if ((*entry)->Connection(request.peer_node_id()) == nullptr) {
+      co_return NoSuchPeer(request.resource(), request.peer_node_id());
+    }
+    peer = static_cast<int>(request.peer_node_id());
+  }
+  ActGuard guard(*entry);
+  const int number = static_cast<int>(request.number());
+  if (Status done = co_await (*entry)->resource->Invalidate(number, peer); !done) {
+    co_return std::unexpected(done.error());
+  }
+  co_return DescribeVolume(**entry, request.number());
+}
+
+Task<Result<v1::Volume>> ResourceManager::Outdate(v1::OutdateRequest request) {
+  auto entry = Find(request.resource());
+  if (!entry) co_return std::unexpected(entry.error());
+  if ((*entry)->Volume(request.number()) == nullptr) {
+    co_return NoSuchVolume(request.resource(), request.number());
+  }
+  ActGuard guard(*entry);
+  const int number = static_cast<int>(request.number());
+  if (Status done = co_await (*entry)->resource->Outdate(number); !done) {
+    co_return std::unexpected(done.error());
+  }
+  co_return DescribeVolume(**entry, request.number());
+}
+
+Task<Result<v1::Volume>> ResourceManager::NewCurrentUuid(v1::NewCurrentUuidRequest request) {
+  auto entry = Find(request.resource());
+  if (!entry) co_return std::unexpected(entry.error());
+  if ((*entry)->Volume(request.number()) == nullptr) {
+    co_return NoSuchVolume(request.resource(), request.number());
+  }
+  ActGuard guard(*entry);
+  const int number = static_cast<int>(request.number());
+  if (Status done = co_await (*entry)->resource->NewCurrentUuid(number, request.clear_bitmap());
+      !done) {
+    co_return std::unexpected(done.error());
+  }
+  co_return DescribeVolume(**entry, request.number());
+}
+
+void ResourceManager::ForgetBackendStored(StoredState& state, const std::string& backend) {
+  for (auto& resource : *state.config.mutable_resources()) {
+    for (auto& volume : *resource.mutable_volumes()) {
+      if (volume.spec().backend() == backend || volume.spec().metadata_backend() == backend) {
+        volume.mutable_spec()->clear_backend();
+        volume.mutable_spec()->clear_metadata_backend();
+      }
+    }
+  }
+}
+
+void ResourceManager::ForgetBackend(const std::string& backend) {
+  for (const auto& [name, entry] : entries_) {
+    for (auto& [number, volume] : entry->volumes) {
+      if (volume.spec.backend() == backend || volume.spec.metadata_backend() == backend) {
+        volume.spec.clear_backend();
+        volume.spec.clear_metadata_backend();
+      }
+    }
+    if (!entry->gone) Show(*entry, "DeleteBackend");
+  }
+}
+
+}  // namespace umblock::server
