@@ -154,6 +154,7 @@ class Session final : private scsi::RequestOwner {
   Task<void> ReceiveLoop();
   Task<bool> ReceivePayload(const Bhs& header, MutableBytes to, bool* digest_ok);
   Task<int> TakeAll(MutableBytes to, size_t tail);
+  void NoteClosed(int error);
   bool CheckHeaderDigest(size_t length);
   enum class Order { kAccept, kIgnore };
   Order CheckCmdSn(const Bhs& header);

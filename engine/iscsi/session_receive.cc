@@ -33,7 +33,12 @@ bool Numbered(const Bhs& header) {
 Task<void> Session::ReceiveLoop() {
   const size_t digest = setup_.params.header_digest ? kDigestLength : 0;
   while (!ending_) {
-    if (reader_.available() < kBhsLength && co_await reader_.Fill(kBhsLength) != 0) break;
+    if (reader_.available() < kBhsLength) {
+      if (int error = co_await reader_.Fill(kBhsLength); error != 0) {
+        NoteClosed(error);
+        break;
+      }
+    }
     Bhs header(Bytes(reader_.peek(), kBhsLength));
     size_t length = kBhsLength + header.ahs_length() + digest;
     if (reader_.available() < length && co_await reader_.Fill(length) != 0) break;
@@ -72,6 +77,12 @@ Task<void> Session::ReceiveLoop() {
       End(header, place, digest_ok);
     }
   }
+}
+
+void Session::NoteClosed(int error) {
+  if (ending_ || logged_out_) return;
+  reactor_.logger().Info("iscsi session {} {}: the connection ended: {}", setup_.target,
+                         setup_.initiator, Error::FromErrno(-error, "receive").message());
 }
 
 bool Session::CheckHeaderDigest(size_t length) {
@@ -221,8 +232,7 @@ Session::Place Session::BeginCommand(const Bhs& header) {
   }
   command->wanted = std::min(command->edtl_out, command->data_out_bytes);
   command->data_out_truncated = command->edtl_out < command->data_out_bytes;
-  command->data_out_excess =
-      command->data_out_bytes != 0 && command->edtl_out > command->data_out_bytes;
+  command->data_out_excess = command->edtl_out > command->data_out_bytes;
   command->unsolicited = !header.final() && command->edtl_out > length;
   command->burst_end = std::min(params.first_burst, command->edtl_out);
   if (command->unsolicited) last_unsolicited_ = command;

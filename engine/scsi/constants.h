@@ -91,7 +91,7 @@ inline constexpr uint32_t kMaxParameterList = 8192;
 inline constexpr uint32_t kMaxParameterData = 64 * 1024;
 // Longest range of one UNMAP descriptor or WRITE SAME, bytes.
 inline constexpr uint64_t kMaxUnmapLength = uint64_t{512} << 20;
-inline constexpr uint64_t kMaxWriteSameLength = uint64_t{32} << 20;
+inline constexpr uint64_t kMaxWriteSameLength = uint64_t{16} << 20;
 inline constexpr uint32_t kMaxUnmapDescriptors = 256;
 inline constexpr uint32_t kMaxCompareAndWriteBlocks = 128;
 // LUNs are 0 to 255: peripheral device addressing on bus 0 (SAM-5 §4.7.7.4).

@@ -52,7 +52,7 @@ void LogicalUnit::RunControl(Request* request) {
       request->nexus->Clear(UnitAttention::kLunsChanged);
       return Give(request, ReportLunsData(request->cdb, request->nexus->nexus().device().luns()));
     case CommandKind::kReportSupportedOpcodes:
-      return Give(request, ReportOpcodesData(request->cdb));
+      return Give(request, ReportOpcodesData(request->cdb, geometry.can_discard));
     case CommandKind::kReportSupportedTmf:
       return GiveParameterData(request, ReportTmfData(request->cdb));
     case CommandKind::kReadDefectData:

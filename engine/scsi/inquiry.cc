@@ -191,10 +191,11 @@ namespace {
 // Command timeouts descriptor (SPC-4 §6.35.4): nothing is promised.
 void AppendTimeouts(ParameterData* data) { data->U16(0x0a).Zero(10); }
 
-ParameterData AllOpcodes(bool timeouts) {
+ParameterData AllOpcodes(bool timeouts, bool can_discard) {
   ParameterData data;
   data.U32(0);
   for (const CommandInfo& info : SupportedCommands()) {
+    if (info.kind == CommandKind::kUnmap && !can_discard) continue;
     bool has_action = info.service_action >= 0;
     data.U8(info.opcode).U8(0).U16(has_action ? static_cast<uint16_t>(info.service_action) : 0);
     data.U8(0).U8(static_cast<uint8_t>((timeouts ? 2 : 0) | (has_action ? 1 : 0)));
@@ -207,14 +208,15 @@ ParameterData AllOpcodes(bool timeouts) {
 
 }  // namespace
 
-std::expected<ParameterData, Sense> ReportOpcodesData(Bytes cdb) {
+std::expected<ParameterData, Sense> ReportOpcodesData(Bytes cdb, bool can_discard) {
   bool timeouts = (At(cdb, 2) & 0x80) != 0;
   uint8_t option = At(cdb, 2) & 0x07;
   uint8_t opcode = At(cdb, 3);
   uint16_t action = LoadBe<uint16_t>(&cdb[4]);
-  if (option == 0) return AllOpcodes(timeouts);
+  if (option == 0) return AllOpcodes(timeouts, can_discard);
   if (option > 3) return std::unexpected(kInvalidFieldInCdb.AtCdb(2, 2));
   const CommandInfo* info = FindCommand(opcode);
+  if (info != nullptr && info->kind == CommandKind::kUnmap && !can_discard) info = nullptr;
   bool has_action = info != nullptr && info->service_action >= 0;
   // Option 1 is for opcodes without service actions, 2 for those with, 3 for both.
   if (info != nullptr && ((option == 1 && has_action) || (option == 2 && !has_action))) {

@@ -36,7 +36,7 @@ ParameterData ReadCapacity10Data(uint64_t blocks, uint32_t block_size);
 ParameterData ReadCapacity16Data(uint64_t blocks, uint32_t block_size,
                                  const BlockGeometry& geometry);
 std::expected<ParameterData, Sense> ReportLunsData(Bytes cdb, const std::vector<uint32_t>& luns);
-std::expected<ParameterData, Sense> ReportOpcodesData(Bytes cdb);
+std::expected<ParameterData, Sense> ReportOpcodesData(Bytes cdb, bool can_discard);
 ParameterData ReportTmfData(Bytes cdb);
 ParameterData SenseAsData(const Sense& sense, bool descriptor_format);
 

@@ -226,6 +226,11 @@ bool LogicalUnit::Prepare(Request* request) {
   }
   if (!command) return Refuse(request, command.error());
   request->command = *command;
+  if (!device_.geometry().can_discard) {
+    // Not thin: LBPME is 0, and nothing is unmapped (SBC-3 §4.7.2).
+    if (command->kind() == CommandKind::kUnmap) return Refuse(request, kInvalidOpcode);
+    if (command->unmap) return Refuse(request, kInvalidFieldInCdb.AtCdb(1, 3));
+  }
   if (stopping_) return Refuse(request, kNotReadyUnavailable);
   if (!CheckState(request) || !Size(request)) return false;
   request->buffer_bytes = std::max(request->buffer_bytes, request->data_out_bytes);
@@ -409,9 +414,12 @@ void LogicalUnit::RaiseOthers(const LuNexus* cause, UnitAttention attention) {
 bool LogicalUnit::AdjustTruncated(Request* request) {
   CommandKind kind = request->command.kind();
   if (request->data_out_excess) {
-    bool exact = kind == CommandKind::kWriteSame || kind == CommandKind::kCompareAndWrite;
-    if (exact) request->Fail(kInvalidFieldInInformationUnit);
-    return !exact;
+    // Here too much data means that the initiator counts in other blocks than we do.
+    bool same = kind == CommandKind::kWriteSame && !request->command.no_data_out;
+    bool compare = kind == CommandKind::kCompareAndWrite;
+    if (same) request->Fail(kInvalidFieldInInformationUnit);
+    if (compare) request->Fail(kInvalidFieldInCdb.AtCdb(13));
+    return !same && !compare;
   }
   bool writes = kind == CommandKind::kWrite || kind == CommandKind::kWriteAndVerify;
   if (!writes) {

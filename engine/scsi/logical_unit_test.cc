@@ -352,6 +352,18 @@ TEST_F(LogicalUnitTest, UnmapChecksAllBeforeAny) {
   ExpectSense(one_->Run(Cdb10(kUnmap, 0, 7), std::vector<uint8_t>(7)), kParameterListLengthError);
 }
 
+TEST_F(LogicalUnitTest, WithoutDiscardNothingIsUnmapped) {
+  device_.mutable_geometry().can_discard = false;
+  auto list = UnmapList({{0, 1}});
+  ExpectSense(one_->Run(UnmapCdb(list), list), kInvalidOpcode);
+  ExpectSense(one_->Run(Cdb10(kWriteSame10, 0, 1, 0x08), Pattern(512, 0)), kInvalidFieldInCdb);
+  ExpectGood(one_->Run(Cdb10(kWriteSame10, 0, 1), Pattern(512, 0)));
+  Answer all = one_->Run({kMaintenanceIn, kReportSupportedOpcodes, 0, 0, 0, 0, 0, 0, 0xff, 0xff});
+  EXPECT_EQ(LoadBe<uint32_t>(&all.data[0]), (SupportedCommands().size() - 1) * 8);
+  Answer capacity = one_->Run(Cdb16(kServiceActionIn16, 0, 32, kReadCapacity16));
+  EXPECT_EQ(capacity.data[14], 0);
+}
+
 TEST_F(LogicalUnitTest, ShortDataWritesWholeBlocksOnly) {
   ExpectGood(one_->Run(Cdb10(kWrite10, 0, 2), Pattern(1024, 1)));
   ExpectGood(one_->Run(Cdb10(kWrite10, 0, 2), Pattern(512, 50)));

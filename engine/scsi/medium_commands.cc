@@ -166,7 +166,7 @@ Task<int> LogicalUnit::WriteSame(Request* request, Buffer& scratch) {
 }
 
 // UNMAP parameter list (SBC-3 §5.28.2): every descriptor is checked before the first is carried
-// out. A device that cannot discard does nothing: unmapping is a hint.
+// out.
 Task<int> LogicalUnit::Unmap(Request* request) {
   Bytes list(request->buffer.data(), request->data_out_received);
   if (list.empty()) co_return 0;
@@ -193,7 +193,6 @@ Task<int> LogicalUnit::Unmap(Request* request) {
       co_return 0;
     }
   }
-  if (!device_.geometry().can_discard) co_return 0;
   for (size_t i = 0; i < count; ++i) {
     uint64_t offset = LoadBe<uint64_t>(&list[8 + i * 16]) * options_.block_size;
     uint64_t left = uint64_t{LoadBe<uint32_t>(&list[16 + i * 16])} * options_.block_size;
