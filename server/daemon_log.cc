@@ -15,7 +15,8 @@ void AppendEscaped(std::string_view text, bool json, std::string* out) {
       *out += '\\';
       *out += c;
     } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      *out += fmt::format(json ? "\\u{:04x}" : "\\x{:02x}", static_cast<unsigned char>(c));
+      const auto code = static_cast<unsigned char>(c);
+      *out += json ? fmt::format("\\u{:04x}", code) : fmt::format("\\x{:02x}", code);
     } else {
       *out += c;
     }
