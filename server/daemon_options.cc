@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <map>
 
+#include "engine/base/error.h"
 #include "server/version.h"
 
 namespace umblock::server {
