@@ -1,5 +1,7 @@
 #include "engine/drbd/core/io_ranges.h"
 
+#include <algorithm>
+
 #include "engine/base/assert.h"
 
 namespace umblock::drbd {
@@ -71,16 +73,19 @@ bool RangeTable::Insert(IoRange* range, RangeKind kind, int peer, uint64_t first
 bool RangeTable::Restage(IoRange* range, IoRange::GrantedFn granted) {
   UMBLOCK_ASSERT(range->granted() && range->awaiting_reply_, "a reply answers a request");
   range->awaiting_reply_ = false;
-  range->sequence_ = next_sequence_++;
   range->granted_fn_ = granted;
-  // While it waits it is not granted, so that whoever it waits for may go on.
-  bool wait = MustWait(range->kind_, range->peer_, false, range->sequence_, range->first_,
-                       range->end_, range);
-  if (wait) {
-    range->state_ = IoRange::State::kWaiting;
-    waiting_.push_back(*range);
+  // It keeps its place: a write of the front that came after the request is newer than the reply
+  // and waits until the block is written, or the old data would end up on top (INV-27).
+  if (!MustWait(range->kind_, range->peer_, false, range->sequence_, range->first_, range->end_,
+                range)) {
+    return true;
   }
-  return !wait;
+  range->state_ = IoRange::State::kWaiting;
+  auto at = std::find_if(waiting_.begin(), waiting_.end(), [range](const IoRange& other) {
+    return other.sequence_ > range->sequence_;
+  });
+  waiting_.insert(at, *range);
+  return false;
 }
 
 void RangeTable::Remove(IoRange* range) {

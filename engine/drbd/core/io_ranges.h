@@ -59,7 +59,8 @@ class RangeTable {
   bool Insert(IoRange* range, RangeKind kind, int peer, uint64_t first, uint64_t end,
               IoRange::GrantedFn granted);
   // kResyncWrite only: granted means the request may be sent; the reply then arrives with Restage,
-  // which waits for its turn to write like Insert.
+  // which waits for the peer writes that came before it. Its place is that of the request: whatever
+  // else was inserted since waits until the block is written.
   bool Restage(IoRange* range, IoRange::GrantedFn granted);
   // Also takes back one that still waits.
   void Remove(IoRange* range);

@@ -175,12 +175,11 @@ Task<Result<LinkSockets>> Connector::Run(CancelToken cancel) {
       if (!wait_passively || complete()) continue;
     }
     if (pending_.empty()) {
-      bool had_one = data_.stream != nullptr || control_.stream != nullptr;
       co_await arrived_.WaitFor(PassiveWait(), cancel);
-      // One socket that stays alone belongs to an attempt that the peer has given up.
-      if (pending_.empty() && had_one) {
-        co_await Drop(data_);
-        co_await Drop(control_);
+      // A socket that stays alone is kept while it is up: a peer that only listens gets both from
+      // here, one after the other (drbd-wire.md 1.2).
+      for (Slot* each : {&data_, &control_}) {
+        if (each->stream != nullptr && !each->stream->IsEstablished()) co_await Drop(*each);
       }
     }
   }

@@ -20,7 +20,7 @@ Status PacketReader::Check(int32_t received) {
   return std::unexpected(Error::FromErrno(-received, "receive from the peer"));
 }
 
-Task<Status> PacketReader::Fill(size_t bytes) {
+Task<Status> PacketReader::Fill(size_t bytes, size_t ahead) {
   while (end_ - begin_ < bytes) {
     if (begin_ == end_) {
       begin_ = end_ = 0;
@@ -29,7 +29,9 @@ Task<Status> PacketReader::Fill(size_t bytes) {
       end_ -= begin_;
       begin_ = 0;
     }
-    iovec room{buffer_.get() + end_, kBufferBytes - end_};
+    size_t most = kBufferBytes - end_;
+    if (cautious()) most = std::min(most, std::max(bytes, ahead) - (end_ - begin_));
+    iovec room{buffer_.get() + end_, most};
     int32_t received = co_await stream_.Receive({&room, 1});
     UMBLOCK_CO_TRY(Check(received));
     end_ += static_cast<size_t>(received);
@@ -38,14 +40,15 @@ Task<Status> PacketReader::Fill(size_t bytes) {
 }
 
 Task<Result<wire::Header>> PacketReader::Next() {
-  UMBLOCK_CO_TRY(co_await Fill(wire::kMinHeaderSize));
+  if (cautious()) ++packets_since_large_;
+  UMBLOCK_CO_TRY(co_await Fill(wire::kMinHeaderSize, kFrontBytes));
   std::optional<wire::HeaderKind> kind = wire::IdentifyHeader(buffered());
   if (!kind) {
     co_return MakeError(ErrorCode::kInvalidArgument,
                         "the peer sent 0x{:08x} where a packet header begins",
                         LoadBe<uint32_t>(buffered().data()));
   }
-  UMBLOCK_CO_TRY(co_await Fill(wire::HeaderSize(*kind)));
+  UMBLOCK_CO_TRY(co_await Fill(wire::HeaderSize(*kind), kFrontBytes));
   std::expected<wire::Header, wire::HeaderError> header = wire::DecodeHeader(buffered());
   if (!header) {
     co_return MakeError(ErrorCode::kInvalidArgument, "the peer sent a bad packet header: {}",
@@ -57,7 +60,7 @@ Task<Result<wire::Header>> PacketReader::Next() {
 
 Task<Result<Bytes>> PacketReader::Small(size_t bytes) {
   UMBLOCK_ASSERT(bytes <= kSmallPayload, "a small payload fits into the buffer");
-  UMBLOCK_CO_TRY(co_await Fill(bytes));
+  UMBLOCK_CO_TRY(co_await Fill(bytes, bytes));
   Bytes result = buffered().first(bytes);
   begin_ += bytes;
   co_return result;
@@ -65,21 +68,24 @@ Task<Result<Bytes>> PacketReader::Small(size_t bytes) {
 
 Task<Status> PacketReader::Into(MutableBytes to) {
   if (to.size() <= kSmallPayload) {
+    packets_since_large_ = kCautiousPackets;
     Result<Bytes> bytes = co_await Small(to.size());
     if (!bytes) co_return std::unexpected(bytes.error());
     if (!to.empty()) std::memcpy(to.data(), bytes->data(), to.size());
     bytes_copied_ += to.size();
     co_return Ok();
   }
+  packets_since_large_ = 0;
   size_t ahead = std::min(end_ - begin_, to.size());
   std::memcpy(to.data(), buffer_.get() + begin_, ahead);
   begin_ += ahead;
   bytes_copied_ += ahead;
   to = to.subspan(ahead);
   while (!to.empty()) {
-    iovec parts[2] = {{to.data(), to.size()}, {buffer_.get(), kBufferBytes}};
+    // What comes behind the payload lands in the buffer with the same call: the front of the next
+    // packet, and no payload of it.
+    iovec parts[2] = {{to.data(), to.size()}, {buffer_.get(), kFrontBytes}};
     begin_ = end_ = 0;
-    // What comes behind the payload lands in the buffer with the same call.
     int32_t received = co_await stream_.Receive(parts);
     UMBLOCK_CO_TRY(Check(received));
     size_t taken = std::min(static_cast<size_t>(received), to.size());

@@ -1,8 +1,10 @@
 // PacketReader: takes packets off one stream.
 //
 // Headers and small payloads come through a read-ahead buffer; the rest of a large payload is
-// received straight into the caller's memory, so that it is never copied (up to kSmallPayload bytes
-// of it may have been read ahead and are). One reader per stream, one call at a time.
+// received straight into the caller's memory. After a large payload the reader takes no more ahead
+// than the front of a P_DATA, so that in a run of large payloads no byte of them is copied; only
+// the first one behind small packets may have up to kBufferBytes in the buffer already. One reader
+// per stream, one call at a time.
 //
 // Errors: kUnavailable when the stream ended or failed, kInvalidArgument for bytes that are no
 // packet. Threading: one reactor.
@@ -44,8 +46,14 @@ class PacketReader {
   // When the last bytes arrived is the owner's business: it looks at bytes_received().
 
  private:
+  // Header and head of a P_DATA: what a reader takes ahead where large payloads are likely.
+  static constexpr size_t kFrontBytes = 40;
+  // So many packets without a large payload, and it reads ahead as much as it can again.
+  static constexpr int kCautiousPackets = 4;
+
   // At least `bytes` are buffered when this succeeds.
-  Task<Status> Fill(size_t bytes);
+  Task<Status> Fill(size_t bytes, size_t ahead);
+  bool cautious() const { return packets_since_large_ < kCautiousPackets; }
   Status Check(int32_t received);
   Bytes buffered() const { return {buffer_.get() + begin_, end_ - begin_}; }
 
@@ -53,6 +61,7 @@ class PacketReader {
   std::unique_ptr<std::byte[]> buffer_;
   size_t begin_ = 0;
   size_t end_ = 0;
+  int packets_since_large_ = kCautiousPackets;
   uint64_t bytes_received_ = 0;
   uint64_t bytes_copied_ = 0;
 };
