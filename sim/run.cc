@@ -8,25 +8,46 @@
 
 namespace umblock::sim {
 
+namespace {
+
+struct Plan {
+  Duration active{};
+  std::vector<Episode> schedule;
+};
+
+Plan MakePlan(const RunOptions& options) {
+  Plan plan;
+  SimRandom random(SimMix(options.seed, 0x72756e));
+  plan.active = random.Between(Duration(15s), Duration(45s));
+  if (options.calm) return plan;
+  plan.schedule = MakeSchedule(SimRandom(SimMix(options.seed, 0x7363686564)), random.Between(5, 14),
+                               plan.active);
+  return plan;
+}
+
+}  // namespace
+
+std::vector<std::string> DescribeSchedule(const RunOptions& options) {
+  std::vector<std::string> lines;
+  const Plan plan = MakePlan(options);
+  for (size_t i = 0; i < plan.schedule.size(); ++i) {
+    lines.push_back(fmt::format("[{}] {}", i, Describe(plan.schedule[i])));
+  }
+  return lines;
+}
+
 RunResult RunSeed(const RunOptions& options, const ReplicaFactory& factory) {
   RunResult result;
+  result.schedule = DescribeSchedule(options);
+  const Plan plan = MakePlan(options);
   SimWorld world(options.seed);
   world.set_log_to_stderr(options.verbose);
-  SimRandom random = world.Stream(0x72756e);
-  const Duration active = random.Between(Duration(15s), Duration(45s));
-  std::vector<Episode> schedule;
-  if (!options.calm) {
-    schedule = MakeSchedule(world.Stream(0x7363686564), random.Between(5, 14), active);
-  }
-  for (size_t i = 0; i < schedule.size(); ++i) {
-    result.schedule.push_back(fmt::format("[{}] {}", i, Describe(schedule[i])));
-  }
   {
     Cluster cluster(world, options, factory, result.coverage);
-    Faults faults(cluster, schedule, options.without);
+    Faults faults(cluster, plan.schedule, options.without);
     if (cluster.SetUp()) {
       faults.Begin();
-      world.RunFor(active);
+      world.RunFor(plan.active);
       faults.End();
       if (!world.failed() && cluster.Converge()) cluster.TearDown();
     }

@@ -37,6 +37,9 @@ struct RunResult {
   std::vector<std::string> log;       // the last lines
 };
 
+// The faults that this seed draws, one line each.
+std::vector<std::string> DescribeSchedule(const RunOptions& options);
+
 RunResult RunSeed(const RunOptions& options, const ReplicaFactory& factory);
 
 }  // namespace umblock::sim

@@ -364,11 +364,8 @@ void SimDisk::PowerCut() {
   LoseUnstable();
   TearInFlight();
   unstable_.clear();
-  for (auto& [id, operation] : in_flight_) operation.file->OnLost(operation.cookie);
-  in_flight_.clear();
-  held_.clear();
+  Abandon();
   hang_ = false;
-  locked_ = false;
 }
 
 // The kernel finishes what it was given, in its own order, before the process is gone; what still
@@ -383,8 +380,13 @@ void SimDisk::ProcessKilled() {
       Apply(operation, nullptr);
     }
     Observe(SimDiskEvent::What::kDropped, operation, 0);
-    operation.file->OnLost(operation.cookie);
   }
+  Abandon();
+}
+
+// What is in flight never ends.
+void SimDisk::Abandon() {
+  for (auto& [id, operation] : in_flight_) operation.file->OnLost(operation.cookie);
   in_flight_.clear();
   held_.clear();
   locked_ = false;

@@ -105,6 +105,7 @@ class SimDisk {
   // By SimNode.
   void PowerCut();
   void ProcessKilled();
+  void Abandon();
 
  private:
   using Page = std::array<std::byte, kPage>;

@@ -116,6 +116,7 @@ void SimNode::Bury() {
 void SimNode::Abandon() {
   if (incarnation_ == nullptr) return;
   incarnation_->alive = false;
+  for (const auto& [path, disk] : files_.disks()) disk->Abandon();
   Bury();
 }
 

@@ -1,0 +1,106 @@
+#include "sim/resource_replica.h"
+
+#include <fmt/core.h>
+
+namespace umblock::sim {
+
+ResourceReplica::ResourceReplica(SimNode& node, const ReplicaSetup& setup,
+                                 std::function<void()> on_change)
+    : reactor_(*node.reactor()),
+      setup_(setup),
+      peer_(1 - setup.node),
+      on_change_(std::move(on_change)) {
+  resource_ = std::make_unique<drbd::Resource>(
+      reactor_,
+      drbd::ResourceConfig{.name = "r0", .node_id = setup.node, .options = setup.resource}, this);
+}
+
+ReplicaFactory ResourceReplica::Factory() {
+  return [](SimNode& node, const ReplicaSetup& setup, std::function<void()> on_change) {
+    return node.Make<ResourceReplica>(node, setup, std::move(on_change));
+  };
+}
+
+Task<Status> ResourceReplica::OpenDisks() {
+  if (data_ != nullptr) co_return Ok();
+  auto data = co_await OpenBackend(reactor_, {.name = "data", .path = kDataPath});
+  if (!data) co_return std::unexpected(data.error());
+  data_ = std::move(*data);
+  if (!setup_.external_metadata) co_return Ok();
+  auto metadata = co_await OpenBackend(reactor_, {.name = "metadata", .path = kMetaPath});
+  if (!metadata) co_return std::unexpected(metadata.error());
+  metadata_ = std::move(*metadata);
+  co_return Ok();
+}
+
+Task<Status> ResourceReplica::Format() {
+  UMBLOCK_CO_TRY(co_await OpenDisks());
+  co_return co_await drbd::CreateMetadata(
+      {.backing = data_.get(), .metadata = metadata_.get(), .max_peers = 1, .force = true});
+}
+
+Task<Status> ResourceReplica::Start() {
+  UMBLOCK_CO_TRY(co_await OpenDisks());
+  drbd::VolumeConfig volume{.number = kVolume, .size = setup_.volume_bytes};
+  volume.disk.al_extents = setup_.al_extents;
+  UMBLOCK_CO_TRY(resource_->AddVolume(volume));
+  drbd::PeerConfig peer{.node_id = peer_, .name = peer_ == 0 ? "alfa" : "bravo"};
+  peer.paths.push_back({setup_.local, setup_.remote});
+  peer.net = setup_.net;
+  peer.resync = setup_.resync;
+  UMBLOCK_CO_TRY(resource_->AddPeer(peer));
+  co_return Ok();
+}
+
+Task<Status> ResourceReplica::Attach() {
+  return resource_->Attach(
+      {.volume = kVolume, .backing = data_.get(), .metadata = metadata_.get()});
+}
+
+Task<void> ResourceReplica::Stop() {
+  co_await resource_->Stop();
+  if (metadata_ != nullptr) co_await metadata_->Stop();
+  co_await data_->Stop();
+}
+
+void ResourceReplica::OnStateChange(const std::vector<drbd::StateEvent>& events) {
+  for (const drbd::StateEvent& event : events) {
+    reactor_.logger().Info("{}: {} {} -> {} ({})", event.object, event.attribute, event.old_value,
+                           event.new_value, event.reason);
+  }
+  on_change_();
+}
+
+ReplicaState ResourceReplica::state() {
+  const drbd::ResourceStatus status = resource_->status();
+  ReplicaState state;
+  state.primary = status.role == drbd::Role::kPrimary;
+  state.drain_ordering = status.write_ordering == "drain";
+  state.text = fmt::format("{}", drbd::RoleName(status.role));
+  for (const drbd::VolumeStatus& volume : status.volumes) {
+    state.disk = volume.disk;
+    state.pending += volume.counters.upper_pending + volume.counters.lower_pending;
+    state.text += fmt::format(" {}", drbd::DiskStateName(volume.disk));
+  }
+  for (const drbd::ConnectionStatus& connection : status.connections) {
+    state.connection = connection.state;
+    state.peer_primary = connection.peer_role == drbd::Role::kPrimary;
+    state.pending += connection.ap_in_flight_bytes + connection.rs_in_flight_bytes;
+    state.text += fmt::format(" {}", drbd::ConnectionStateName(connection.state));
+    if (!connection.last_error.empty()) state.text += fmt::format("({})", connection.last_error);
+    for (const drbd::PeerVolumeStatus& peer : connection.volumes) {
+      state.replication = peer.replication;
+      state.peer_disk = peer.peer_disk;
+      state.out_of_sync = peer.out_of_sync_bytes;
+      state.pending += peer.pending + peer.unacked;
+      state.text += fmt::format(" {} peer {} out-of-sync {} pending {} unacked {}",
+                                drbd::ReplicationStateName(peer.replication),
+                                drbd::DiskStateName(peer.peer_disk), peer.out_of_sync_bytes,
+                                peer.pending, peer.unacked);
+    }
+  }
+  if (status.suspended != "no") state.text += " suspended: " + status.suspended;
+  return state;
+}
+
+}  // namespace umblock::sim
