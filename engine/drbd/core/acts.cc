@@ -137,6 +137,7 @@ Task<Status> ResourceImpl::Disconnect(int node, bool force) {
     }
     // The commit must have left before the sockets are closed.
     co_await link->FlushSends();
+    co_await link->AwaitPeerClose();
     co_await link->Stop();
     if (MustOutdateAtCommit(own_node(), primaries, state_.connected(), false)) {
       (void)Change("a Primary exists that is not connected to this node", {.hard = true},

@@ -58,9 +58,17 @@ void ResourceImpl::AfterChange(const ResourceState& before, std::string_view rea
       if (of->disk() != nullptr) of->disk()->uuids().ClearPrimaryFlag();
     }
     for (auto& [node, device] : of->peers()) {
-      if (state_.role == Role::kPrimary && !became_primary &&
-          LostData(old->peer(node).disk, now.peer(node).disk) && DataAccessible(state_, now)) {
+      const PeerDeviceState& was = old->peer(node);
+      const PeerDeviceState& is = now.peer(node);
+      bool primary = state_.role == Role::kPrimary && !became_primary;
+      // A write failed there: what this node has from now on is another generation, at once, or the
+      // disk would be taken for equal when it comes back (2.6.1).
+      bool failed_there = was.disk == DiskState::kUpToDate &&
+                          is.repl == ReplicationState::kEstablished &&
+                          (is.disk == DiskState::kFailed || is.disk == DiskState::kInconsistent);
+      if (primary && (failed_there || LostData(was.disk, is.disk)) && DataAccessible(state_, now)) {
         OweNewUuid(*of);
+        if (failed_there && !state_.suspended()) StartOwedUuid(*of);
       }
       if (old->disk != DiskState::kUpToDate || old->peer(node).disk != DiskState::kUpToDate) {
         if (now.disk == DiskState::kUpToDate && now.peer(node).disk == DiskState::kUpToDate) {
@@ -87,10 +95,13 @@ void ResourceImpl::AfterChange(const ResourceState& before, std::string_view rea
     Volume* of = volume(now.number);
     if (of == nullptr || old == nullptr) continue;
     for (auto& [node, device] : of->peers()) {
-      if (!state_.peer(node).connected() || !before.peer(node).connected()) continue;
-      // Others judge by the STABLE flag whose data may be trusted (2.7).
+      if (!state_.peer(node).connected()) continue;
+      AnnouncePosition(*old, now, *device);
+      // Others judge by the STABLE flag whose data may be trusted (2.7); a Primary that has just
+      // connected too: what the handshake said of this node held before it.
       if (was_stable != now_stable && now.disk >= DiskState::kInconsistent) {
-        bool got_stable = now_stable && now.disk >= DiskState::kOutdated &&
+        bool got_stable = now_stable && before.peer(node).connected() &&
+                          now.disk >= DiskState::kOutdated &&
                           before.peer(node).role != Role::kPrimary;
         device->connection().SendUuids(*device, got_stable ? wire::kUuidFlagGotStable : 0);
       }
@@ -115,6 +126,17 @@ void ResourceImpl::AfterChange(const ResourceState& before, std::string_view rea
   Readmit();
 }
 
+// Replication towards the peer begins: it must know where in our stream (drbd-wire.md 5.10.8).
+void ResourceImpl::AnnouncePosition(const VolumeState& old, const VolumeState& now,
+                                    PeerDevice& device) {
+  const PeerDeviceState& was = old.peer(device.node());
+  const PeerDeviceState& is = now.peer(device.node());
+  if (RouteWrite(is.disk, is.repl, is.replication) == WriteRoute::kData &&
+      RouteWrite(was.disk, was.repl, was.replication) != WriteRoute::kData) {
+    device.connection().SendDagtag(log_.dagtag());
+  }
+}
+
 void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeState& now, int node,
                                          std::string_view reason) {
   (void)reason;
@@ -127,19 +149,8 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
   bool established = IsEstablished(is.repl);
   bool connected_now = established && !IsEstablished(was.repl);
 
-  // A connect, or an attach at the peer, that needs no resync: both have the same (5.8).
-  bool attached_peer = established && IsEstablished(was.repl) &&
-                       was.disk <= DiskState::kNegotiating && is.disk >= DiskState::kOutdated &&
-                       is.disk != DiskState::kUnknown;
-  if (is.repl == ReplicationState::kEstablished && (connected_now || attached_peer) &&
-      of->disk() != nullptr && now.disk >= DiskState::kOutdated &&
-      is.disk >= DiskState::kOutdated && is.disk != DiskState::kUnknown && is.current_uuid_equal) {
-    bool changed = DropBitmapUuid(of->disk()->uuids(), node);
-    if (std::optional<uint32_t> slot = device->slot()) {
-      changed = of->disk()->bitmap().ClearAll(*slot) != 0 || changed;
-    }
-    if (changed) of->disk()->ScheduleSuperblock();
-  }
+  // A connect that needs no resync: both have the same (5.8). An attach: where it is decided.
+  if (is.repl == ReplicationState::kEstablished && connected_now) ForgetDifferences(*device);
 
   bool send_state = connected_now;
   if (established && IsEstablished(was.repl)) {
@@ -163,14 +174,6 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
     if (IsEstablished(was.repl)) send_state = true;
   }
   if (send_state) link.SendState(*device);
-
-  bool both_up_to_date =
-      established && now.disk == DiskState::kUpToDate && is.disk == DiskState::kUpToDate;
-  bool replicates = RouteWrite(is.disk, is.repl, is.replication) == WriteRoute::kData;
-  bool replicated = RouteWrite(was.disk, was.repl, was.replication) == WriteRoute::kData;
-  if (replicates && !replicated && (both_up_to_date || IsSyncing(is.repl))) {
-    link.SendDagtag(log_.dagtag());
-  }
 
   if (was.repl == is.repl) return;
   switch (is.repl) {
@@ -204,6 +207,27 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
       !device->target.finishing() && link.up()) {
     tasks_.Spawn(StopTarget(device));
   }
+}
+
+// Both have the same and know it: bits that are left over, of extents in an activity log for
+// instance, mean nothing.
+void ResourceImpl::ForgetDifferences(PeerDevice& device) {
+  Volume& of = device.volume();
+  if (of.disk() == nullptr) return;
+  DiskState own =
+      of.state().disk == DiskState::kNegotiating ? of.state().disk_from_metadata : of.state().disk;
+  DiskState theirs = device.state().disk;
+  bool usable = own >= DiskState::kOutdated && theirs >= DiskState::kOutdated &&
+                theirs != DiskState::kUnknown;
+  if (!usable || !device.uuids_known ||
+      !SameUuid(of.disk()->uuids().current(), device.uuids.current)) {
+    return;
+  }
+  bool changed = DropBitmapUuid(of.disk()->uuids(), device.node());
+  if (std::optional<uint32_t> slot = device.slot()) {
+    changed = of.disk()->bitmap().ClearAll(*slot) != 0 || changed;
+  }
+  if (changed) of.disk()->ScheduleSuperblock();
 }
 
 Task<void> ResourceImpl::StopTarget(PeerDevice* device) { co_await device->target.Stop(); }

@@ -109,6 +109,11 @@ Task<void> Connection::Run() {
 
 void Connection::Fail(ConnectionState next, std::string reason) {
   if (!link_up_ || failed_) return;
+  if (leaving_) {
+    peer_gone_ = true;  // whoever said goodbye ends the link
+    failure_event_.NotifyAll();
+    return;
+  }
   failed_ = true;
   failure_ = next;
   resource_.logger().Warn("{}: {}: {}", name_, ConnectionStateName(next), reason);
@@ -365,6 +370,7 @@ Task<void> Connection::RunConnectTransaction() {
         SendEmpty(wire::SocketKind::kData, wire::PacketType::kDisconnect);
         co_await data_queue_.WaitBelow(1);
         resource_.OutdateWouldBeTargets(*this);
+        co_await AwaitPeerClose();
         Fail(ConnectionState::kDisconnecting, std::move(why));
         co_return;
       }
@@ -453,6 +459,7 @@ void Connection::LoseSentWrites() {
     auto index = static_cast<size_t>(request->LegOf(node()));
     LegStep step = Next(request->leg_states[index], LegEvent::kConnectionLost);
     request->leg_states[index] = step.state;
+    NoLongerPending(request, static_cast<int>(index));
     request->volume->CheckCompletion(request);
   }
   ap_in_flight_ = 0;
@@ -486,6 +493,17 @@ void Connection::OnSendStalled(SendQueue& queue, uint32_t left) {
 Task<void> Connection::FlushSends() {
   co_await data_queue_.WaitBelow(1);
   co_await control_queue_.WaitBelow(1);
+}
+
+Task<void> Connection::AwaitPeerClose() {
+  if (!up()) co_return;
+  leaving_ = true;
+  peer_gone_ = false;
+  Time until = reactor_.Now() + config_.net.ping_timeout;
+  while (!peer_gone_ && reactor_.Now() < until) {
+    co_await failure_event_.WaitFor(until - reactor_.Now());
+  }
+  leaving_ = false;
 }
 
 Status Connection::UpdateNet(const NetOptions& options) {

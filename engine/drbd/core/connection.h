@@ -91,6 +91,8 @@ class Connection final : private SendQueue::Owner {
   }
   void set_handshake_reason(std::string reason) { handshake_reason_ = std::move(reason); }
   bool discard_my_data() const { return connect_options_.discard_my_data; }
+  // It holds for one connect: the resync that it asked for is decided.
+  void ForgetDiscardMyData() { connect_options_.discard_my_data = false; }
   ConnectHandshake& handshake() { return handshake_; }
   const ConnectHandshake& handshake() const { return handshake_; }
 
@@ -100,6 +102,9 @@ class Connection final : private SendQueue::Owner {
   void SendPing();
   // Ends when all that was queued has been handed to the sockets, or the link is lost.
   Task<void> FlushSends();
+  // After a goodbye (the commit of a disconnect, P_DISCONNECT) the peer closes. Whoever closes
+  // first instead may be seen to be gone on one socket before the goodbye is read on the other.
+  Task<void> AwaitPeerClose();
 
   // --- what this node sends ---
   void SendPacket(wire::SocketKind socket, wire::PacketType type, int volume, auto&& packet) {
@@ -209,6 +214,7 @@ class Connection final : private SendQueue::Owner {
   void CheckAckAge();
   Request* PopUnacked();
   void MarkDone(Request* request);
+  void NoLongerPending(Request* request, int leg);
   void SendBarrier();
   uint32_t DpFlags(const PeerDevice& device) const;
 
@@ -243,6 +249,8 @@ class Connection final : private SendQueue::Owner {
   bool protocol_seen_ = false;
   uint64_t session_ = 0;
   bool failed_ = false;
+  bool leaving_ = false;    // in AwaitPeerClose
+  bool peer_gone_ = false;  // and what it waits for
   bool retry_soon_ = false;
   ConnectionState failure_ = ConnectionState::kUnconnected;
   std::string last_error_;

@@ -11,6 +11,10 @@ Task<void> Connection::ControlLoop() {
     Result<wire::Header> header = co_await control_reader_->Next();
     if (failed_) break;
     if (!header) {
+      // Why the peer left may still be on its way on the other socket.
+      if (negotiated_ && header.error().code() == ErrorCode::kUnavailable) {
+        co_await Sleep(reactor_, config_.net.ping_timeout, session_tasks_->token());
+      }
       FailWith(header.error());
       break;
     }
@@ -178,7 +182,7 @@ Status Connection::OnWriteAck(PeerDevice& device, const wire::BlockAck& ack, Leg
                      ack.sector);
   }
   request->leg_states[index] = step.state;
-  if (device.pending > 0) --device.pending;
+  NoLongerPending(request, leg);
   request->volume->CheckCompletion(request);
   return Ok();
 }
@@ -203,9 +207,16 @@ Status Connection::OnNegAck(PeerDevice& device, const wire::BlockAck& ack) {
                      ack.sector);
   }
   request->leg_states[index] = step.state;
-  if (device.pending > 0) --device.pending;
+  NoLongerPending(request, leg);
   volume.CheckCompletion(request);
   return Ok();
+}
+
+// A write is pending until its ack, or without one until its barrier ack.
+void Connection::NoLongerPending(Request* request, int leg) {
+  RequestLeg& of = request->legs[static_cast<size_t>(leg)];
+  if (!std::exchange(of.counted, false)) return;
+  if (PeerDevice* device = request->volume->peer(node())) --device->pending;
 }
 
 // drbd-io-path.md B.7: the number must be that of the oldest epoch, the count exactly what was
@@ -241,11 +252,7 @@ void Connection::MarkDone(Request* request) {
                             request->first);
   }
   request->leg_states[index] = step.state;
-  PeerDevice* device = request->volume->peer(node());
-  // Without an ack of its own the write is pending until here (protocol A).
-  if (device != nullptr && config_.net.protocol == Protocol::kA && device->pending > 0) {
-    --device->pending;
-  }
+  NoLongerPending(request, static_cast<int>(index));
   request->volume->CheckCompletion(request);
 }
 
@@ -328,13 +335,18 @@ Task<void> Connection::KeepAlive() {
 void Connection::CheckAckAge() {
   const NetOptions& net = config_.net;
   if (net.ko_count == 0 || unacked_head_ == nullptr) return;
-  const RequestLeg& leg = unacked_head_->legs[static_cast<size_t>(unacked_head_->LegOf(node()))];
-  LegState leg_state =
-      unacked_head_->leg_states[static_cast<size_t>(&leg - unacked_head_->legs.data())];
-  bool waits = leg_state.Has(LegBit::kPending) ||
-               !(epoch_writes_ > 0 && sent_epoch_ == unacked_head_->epoch);
-  if (!waits) return;  // its barrier was not sent yet
-  if (reactor_.Now() - leg.sent_at < net.timeout * net.ko_count) return;
+  // The oldest that lacks its ack; else the oldest, if its barrier was sent.
+  const RequestLeg* oldest = nullptr;
+  for (Request* request = unacked_head_; request != nullptr && oldest == nullptr;) {
+    auto index = static_cast<size_t>(request->LegOf(node()));
+    if (request->leg_states[index].Has(LegBit::kPending)) oldest = &request->legs[index];
+    request = request->legs[index].next_on_connection;
+  }
+  if (oldest == nullptr) {
+    if (epoch_writes_ > 0 && sent_epoch_ == unacked_head_->epoch) return;
+    oldest = &unacked_head_->legs[static_cast<size_t>(unacked_head_->LegOf(node()))];
+  }
+  if (reactor_.Now() - oldest->sent_at < net.timeout * net.ko_count) return;
   Fail(ConnectionState::kTimeout,
        fmt::format(
            "the peer has not acknowledged a write for {} s",

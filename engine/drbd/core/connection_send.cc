@@ -1,6 +1,7 @@
 // What a connection sends.
 #include "engine/drbd/core/connection.h"
 #include "engine/drbd/core/resource_impl.h"
+#include "engine/drbd/state/uuid_events.h"
 
 namespace umblock::drbd {
 
@@ -108,7 +109,12 @@ void Connection::SendInitialStates() {
     param.c_max_rate = config_.resync.c_max_rate;
     SendPacket(SocketKind::kData, PacketType::kSyncParam89, number, param);
     SendSizes(device);
-    SendUuids(device, 0);
+    // A Primary tells who lacks its generation.
+    bool primary = resource_.state().role == Role::kPrimary;
+    SendUuids(device, 0,
+              primary ? WeakNodesOfDevice(resource_.own_node(), volume->state().disk,
+                                          volume->uuid_peers())
+                      : 0);
     SendState(device);
   }
 }
@@ -300,6 +306,7 @@ void Connection::QueueWrite(Request* request, int leg_index, PeerDevice& device)
         request;
   }
   unacked_tail_ = request;
+  leg.counted = true;
   ++device.pending;
 
   leg.fn = [](SentNotice* self, bool handed_over) noexcept {

@@ -118,6 +118,7 @@ void ResourceImpl::ApplyConnect(int node, Role peer_role) {
     const SyncDecision* decision = handshake.decision(number);
     if (decision != nullptr) DoBitmapAction(*of->peer(node), *decision);
   }
+  link.ForgetDiscardMyData();
   StateCheck check = Change("connected", {.hard = true}, [&](ResourceState& next) {
     next.peer(node).connection = ConnectionState::kConnected;
     next.peer(node).role = peer_role;
@@ -230,7 +231,10 @@ void ResourceImpl::DecideConnected(PeerDevice& device, const wire::StateWord& th
     }
     return;
   }
-  if (decision.direction == SyncDirection::kNone) return;
+  if (decision.direction == SyncDirection::kNone) {
+    if (attach) ForgetDifferences(device);
+    return;
+  }
   DoBitmapAction(device, decision);
   int node = device.node();
   int number = device.volume_number();
@@ -253,6 +257,7 @@ void ResourceImpl::NegotiateAttach(PeerDevice& device, const wire::StateWord& th
   PeerDeviceState& fact = state_.Volume(number)->peer(node);
   if (decision.verdict == SyncVerdict::kProceed) {
     DoBitmapAction(device, decision);
+    if (decision.direction == SyncDirection::kNone) ForgetDifferences(device);
     fact.negotiation_result = decision.direction == SyncDirection::kNone
                                   ? ReplicationState::kEstablished
                                   : decision.repl();
@@ -289,6 +294,7 @@ ResourceImpl::RemoteEdit ResourceImpl::EditFor(const Transaction& transaction) {
       result.reason = "the peer is demoted";
       break;
     case ProposalKind::kDisconnect:
+      if (!direct) break;
       result.edit = [=](ResourceState& next) {
         next.peer(from).connection = ConnectionState::kTearDown;
         for (VolumeState& volume : next.volumes) {
@@ -403,7 +409,9 @@ void ResourceImpl::ApplyRemote(const TransactionCommit& commit) {
                  });
   }
   if (transaction.is_disconnect() && transaction.proposal.target == own_node()) {
-    connections_.at(from)->Fail(ConnectionState::kTearDown, "the peer disconnected");
+    if (Connection* link = connection(from)) {
+      link->Fail(ConnectionState::kTearDown, "the peer disconnected");
+    }
   }
 }
 

@@ -135,6 +135,7 @@ class ResourceImpl {
   void AfterChange(const ResourceState& before, std::string_view reason);
   void AfterPeerDeviceChange(const ResourceState& before, VolumeState& now, int node,
                              std::string_view reason);
+  void AnnouncePosition(const VolumeState& old, const VolumeState& now, PeerDevice& device);
   void OnResyncEndedAsSource(PeerDevice& device);
   void DoBitmapAction(PeerDevice& device, const SyncDecision& decision);
   bool RoutesDiffer(const ResourceState& before) const;
@@ -150,6 +151,7 @@ class ResourceImpl {
   void DecideConnected(PeerDevice& device, const wire::StateWord& theirs, bool attach);
   void NegotiateAttach(PeerDevice& device, const wire::StateWord& theirs);
   Task<void> StopTarget(PeerDevice* device);
+  void ForgetDifferences(PeerDevice& device);
   void MarkInFlightOutOfSync(PeerDevice& device);
   void SendPeersInSync(PeerDevice& device, NodeMask mask);
   uint64_t NewUuid();

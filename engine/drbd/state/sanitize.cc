@@ -191,8 +191,10 @@ void Sanitizer::PauseAndResume(VolumeState& v, int node) {
       if (other != node && IsTargetState(v.peer(other).repl)) pd.resync_susp_other = true;
     }
   }
-  if (pd.repl == Repl::kSyncSource && pd.resync_suspended()) pd.repl = Repl::kPausedSyncS;
-  if (pd.repl == Repl::kPausedSyncS && !pd.resync_suspended()) pd.repl = Repl::kSyncSource;
+  // A source without good data has nothing to give: it waits, and says so by aftr_isp (1.6).
+  const bool paused = pd.resync_suspended() || v.disk <= Disk::kInconsistent;
+  if (pd.repl == Repl::kSyncSource && paused) pd.repl = Repl::kPausedSyncS;
+  if (pd.repl == Repl::kPausedSyncS && !paused) pd.repl = Repl::kSyncSource;
   if (pd.repl == Repl::kStartingSyncT && ReplBefore(v, node) != Repl::kStartingSyncT) {
     for (int other : Nodes(peers)) {
       PeerDeviceState& o = v.peer(other);

@@ -100,8 +100,25 @@ TEST(Sanitize, S12AndS13SourceWaitsForItsOwnResync) {
   Dev(now, 2).repl = Repl::kWFBitMapS;
   Result r = Change(now, [](ResourceState& s) { Dev(s, 2).repl = Repl::kSyncSource; });
   EXPECT_EQ(Dev(r.state, 2).repl, Repl::kPausedSyncS);
-  r = Change(r.state, [](ResourceState& s) { Dev(s, 2).resync_susp_other = false; });
+  r = Change(r.state, [](ResourceState& s) {
+    Vol(s).disk = Disk::kUpToDate;
+    Dev(s, 1).repl = Repl::kEstablished;
+    Dev(s, 1).resync_active = false;
+    Dev(s, 2).resync_susp_other = false;
+  });
   EXPECT_EQ(Dev(r.state, 2).repl, Repl::kSyncSource);
+}
+
+// Recorded (93-93-io-error-resync-source): P_STATE 0084ab49 of a source whose disk is Inconsistent.
+TEST(Sanitize, S13SourceWithoutGoodDataIsPaused) {
+  ResourceState now = Healthy();
+  Vol(now).disk = Disk::kInconsistent;
+  Dev(now, 1).disk = Disk::kInconsistent;
+  Dev(now, 1).repl = Repl::kWFBitMapS;
+  Result r = Change(now, [](ResourceState& s) { Dev(s, 1).repl = Repl::kSyncSource; });
+  EXPECT_EQ(Dev(r.state, 1).repl, Repl::kPausedSyncS);
+  r = Change(r.state, [](ResourceState& s) { Vol(s).disk = Disk::kUpToDate; });
+  EXPECT_EQ(Dev(r.state, 1).repl, Repl::kSyncSource);
 }
 
 // 2.4.3, every row: the extremes of both disks are pulled into the range.
