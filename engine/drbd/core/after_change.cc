@@ -161,7 +161,9 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
     send_state = send_state || (IsTarget(was.repl) && is.repl == ReplicationState::kEstablished);
     send_state = send_state || was.resync_susp_user != is.resync_susp_user ||
                  was.resync_susp_other != is.resync_susp_other;
-    send_state = send_state || before.role != state_.role;
+    // A forced promotion gives data out: the peer hears of it after the generation it gives out.
+    send_state = send_state || (before.role != state_.role &&
+                                !(old.disk != now.disk && state_.role == Role::kPrimary));
     send_state = send_state || before.suspended() != state_.suspended();
     // The end of a resync, and a new resync out of an established link: UUIDs first.
     if ((IsTarget(was.repl) && is.repl == ReplicationState::kEstablished) ||

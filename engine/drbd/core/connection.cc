@@ -163,6 +163,8 @@ Task<void> Connection::Session(LinkSockets sockets) {
   ap_in_flight_ = 0;
   sent_barriers_.clear();
   ++session_;
+  has_been_connected_ = has_been_connected_ || connected_now_;
+  connected_now_ = false;
   handshake_.End();
   for (auto& [number, volume] : resource_.volumes()) volume->peer(node())->OnConnecting();
   data_queue_.Start(data_.get(), config_.net.timeout, config_.net.ko_count);

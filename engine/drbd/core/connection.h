@@ -85,7 +85,7 @@ class Connection final : private SendQueue::Owner {
   uint64_t session() const { return session_; }
   // The connect was committed.
   void OnConnected() {
-    has_been_connected_ = true;
+    connected_now_ = true;
     last_error_.clear();
     ArmHandshakeTimer();
   }
@@ -256,7 +256,8 @@ class Connection final : private SendQueue::Owner {
   std::string last_error_;
   WaitQueue failure_event_;
   bool resolve_conflicts_ = false;
-  bool has_been_connected_ = false;
+  bool connected_now_ = false;       // in this session
+  bool has_been_connected_ = false;  // in an earlier one
   std::optional<wire::Digest> peer_digest_;  // of data the peer sends
   std::optional<wire::Digest> own_digest_;   // of data we send
   struct UnexpectedSocket : umblock::Completion {
