@@ -30,11 +30,11 @@ RANK = {"pass": 0, "skip": 1, "fail": 2, "abort": 3, "hang": 4}
 
 
 class Ramdisk:
-    """A target of our own with one LUN in memory."""
+    """A target of our own with one LUN on a sparse file, so that it can unmap."""
 
     def __init__(self, program, block_size):
         self.directory = tempfile.TemporaryDirectory(prefix="umblock-conformance-")
-        lun = f"ram:{self.directory.name}/disk:256:{block_size}"
+        lun = f"file:{self.directory.name}/disk:256:{block_size}"
         self.process = subprocess.Popen(
             [program, "--lun", lun], stdout=subprocess.PIPE, text=True
         )
