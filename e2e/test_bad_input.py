@@ -29,9 +29,9 @@ def alive(node):
     (("volume", "show", "r0/7"), ["r0/7"]),
     (("volume", "create", "r0/65535"), ["65535"]),
     (("volume", "attach", "r0/0", "--backend", "nope"), ["nope"]),
-    (("connection", "create", "r0", "--peer-node-id", "0", "--peer-name", "x",
+    (("connection", "create", "r0/0", "--peer-name", "x",
       "--path", "10.77.0.1:7789", "10.77.0.2:7789"), []),
-    (("connection", "create", "r0", "--peer-node-id", "2", "--peer-name", "x",
+    (("connection", "create", "r0/2", "--peer-name", "x",
       "--path", "not-an-address", "10.77.0.2:7789"), ["not-an-address"]),
     (("export", "create", "a/b", "--volume", "r0/0"), ["a/b"]),
     (("export", "create", "x", "--volume", "r0/9"), ["r0/9"]),
@@ -78,7 +78,7 @@ def test_metadata_is_not_written_over_a_file_system(node):
     node.umctl("backend", "create", "data", "--path", path)
     node.umctl("resource", "create", "r0", "--node-id", "0")
     node.umctl("volume", "create", "r0/0")
-    assert "ext" in node.refused("volume", "create-metadata", "r0/0", "--backend", "data")
+    assert "ext" in node.refused("metadata", "create", "r0/0", "--backend", "data")
     assert path.read_bytes() == before
 
 

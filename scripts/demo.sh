@@ -87,14 +87,14 @@ for node in alpha beta; do
   on "$node" backend create disk0 --path "$work/$node/disks/disk0.img" --size 256MiB --create
   on "$node" resource create r0 --node-id "${id[$node]}"
   on "$node" volume create r0/0
-  on "$node" volume create-metadata r0/0 --backend disk0
+  on "$node" metadata create r0/0 --backend disk0
   on "$node" volume attach r0/0 --backend disk0
-  on "$node" connection create r0 --peer-node-id "${id[$peer]}" --peer-name "$peer" \
+  on "$node" connection create "r0/${id[$peer]}" --peer-name "$peer" \
     --path "${address[$node]}:7789" "${address[$peer]}:7789"
   on "$node" export create r0-0 --volume r0/0
-  on "$node" connection connect r0 --peer-node-id "${id[$peer]}"
+  on "$node" connection connect "r0/${id[$peer]}"
 done
-on alpha wait connected r0 --timeout 30s
+on alpha wait connected r0 --for 30s
 
 say "Both disks are new and empty: no need to copy one to the other"
 on alpha volume new-current-uuid r0/0 --clear-bitmap

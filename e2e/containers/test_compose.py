@@ -46,15 +46,14 @@ def make_resource(compose):
                       "--size", str(SIZE), "--create")
         compose.umctl(name, "resource", "create", "r0", "--node-id", str(node_id))
         compose.umctl(name, "volume", "create", "r0/0")
-        compose.umctl(name, "volume", "create-metadata", "r0/0", "--backend", "disk0")
+        compose.umctl(name, "metadata", "create", "r0/0", "--backend", "disk0")
         compose.umctl(name, "volume", "attach", "r0/0", "--backend", "disk0")
-        compose.umctl(name, "connection", "create", "r0", "--peer-node-id", str(1 - node_id),
-                      "--peer-name", peer, "--path", f"{address}:7789", f"{peer_address}:7789")
+        compose.umctl(name, "connection", "create", f"r0/{1 - node_id}", "--peer-name", peer, "--path", f"{address}:7789", f"{peer_address}:7789")
         compose.umctl(name, "portal", "create", "0.0.0.0:3260")
         compose.umctl(name, "target", "create", TARGET)
         compose.umctl(name, "lun", "create", TARGET, "0", "--volume", "r0/0")
     for node_id, name in enumerate(compose.ADDRESSES):
-        compose.umctl(name, "connection", "connect", "r0", "--peer-node-id", str(1 - node_id))
+        compose.umctl(name, "connection", "connect", f"r0/{1 - node_id}")
     for name in compose.ADDRESSES:
         wait_connected(compose, name)
     compose.umctl("alpha", "volume", "new-current-uuid", "r0/0", "--clear-bitmap")

@@ -41,10 +41,9 @@ class Cluster:
             self.make_disk(node, f"{name}-disk", size, where and where[node])
             node.umctl("resource", "create", name, "--node-id", node.node_id)
             node.umctl("volume", "create", f"{name}/0")
-            node.umctl("volume", "create-metadata", f"{name}/0", "--backend", f"{name}-disk")
+            node.umctl("metadata", "create", f"{name}/0", "--backend", f"{name}-disk")
             node.umctl("volume", "attach", f"{name}/0", "--backend", f"{name}-disk")
-            node.umctl("connection", "create", name, "--peer-node-id", peer.node_id,
-                       "--peer-name", peer.name, "--path", f"{node.namespace.address}:{PORT}",
+            node.umctl("connection", "create", f"{name}/{peer.node_id}", "--peer-name", peer.name, "--path", f"{node.namespace.address}:{PORT}",
                        f"{peer.namespace.address}:{PORT}", *net)
             node.umctl("export", "create", f"{name}-0", "--volume", f"{name}/0")
         if connect:
@@ -56,11 +55,11 @@ class Cluster:
 
     def connect(self, name="r0"):
         for node in self.nodes:
-            node.umctl("connection", "connect", name, "--peer-node-id", self.peer_of(node).node_id)
+            node.umctl("connection", "connect", f"{name}/{self.peer_of(node).node_id}")
         self.wait_connected(name)
 
     def disconnect(self, name="r0"):
-        self.a.umctl("connection", "disconnect", name, "--peer-node-id", self.b.node_id)
+        self.a.umctl("connection", "disconnect", f"{name}/{self.b.node_id}")
 
     # -- looking ----------------------------------------------------------------------------------
 
