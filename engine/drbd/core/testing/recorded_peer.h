@@ -4,6 +4,8 @@
 // Pings are answered at once, whatever the script says. Tests only.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -22,6 +24,17 @@ struct PeerOffer {
   uint32_t features = 0;
 };
 
+// Beyond the connect: requests of our node are answered as they come instead of as recorded, since
+// their number and size are ours to choose, and generations that our node makes get their own names
+// in what the peer sends. `initiative` is called where the recorded node began something of its
+// own (a promotion, a write): our node shall now, too. It runs on the peer's reactor.
+struct PeerBehaviour {
+  bool answers = false;
+  std::function<void(const RecordedStep& step)> initiative;
+  // Our node is still writing: the script waits.
+  std::function<bool()> writing;
+};
+
 class RecordedPeer {
  public:
   // `offer`: what our node offers; the peer's packets are scripted down to it. Both referenced
@@ -30,7 +43,7 @@ class RecordedPeer {
   ~RecordedPeer();
 
   // Makes the sockets and plays the steps.
-  void Start(std::vector<RecordedStep> steps);
+  void Start(std::vector<RecordedStep> steps, PeerBehaviour behaviour = {});
   Task<Status> Stop();
 
   bool done() const { return done_; }
@@ -57,6 +70,9 @@ class RecordedPeer {
   Task<void> Receive(wire::SocketKind kind);
   Task<bool> WaitForOurs(const RecordedStep& next);
   Task<bool> Send(const RecordedStep& step);
+  // What a kernel does with a request of ours; true if it is one.
+  Task<void> Answer(const wire::Header& header, Bytes payload);
+  void RenameGenerations(MutableBytes payload);
   Task<bool> SendRaw(wire::SocketKind kind, std::vector<std::byte> bytes);
   bool LeftOut(wire::PacketType type) const;
   void Expect(const RecordedStep& step);
@@ -81,10 +97,16 @@ class RecordedPeer {
   std::vector<SentPacket> received_;
   std::vector<SentPacket> expected_;
   std::vector<std::string> stalls_;
+  std::map<std::pair<wire::SocketKind, wire::PacketType>, size_t> excused_;
   std::string failure_;
   std::vector<std::pair<uint32_t, size_t>> recorded_tids_;  // ours: tid, which PREPARE
   bool done_ = false;
   bool closed_ = false;
+  PeerBehaviour behaviour_;
+  uint32_t epoch_writes_ = 0;
+  uint64_t recorded_current_ = 0;  // of the last UUIDs that were due of us, and that came
+  uint64_t own_current_ = 0;
+  std::map<uint64_t, uint64_t> generations_;  // recorded name to ours
   uint64_t pings_sent_ = 0;
   uint64_t ping_acks_ = 0;
 };

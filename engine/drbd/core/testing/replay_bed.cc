@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "engine/drbd/meta/bitmap_layout.h"
 #include "engine/drbd/meta/geometry.h"
 #include "engine/drbd/resource.h"
+#include "engine/drbd/state/proposal.h"
 
 namespace umblock::drbd::testing {
 namespace {
@@ -225,6 +227,138 @@ Task<Status> ReplayBed::PrepareNode() {
   }
   world_->RunFor(80ms);
   if (!peer_->failure().empty()) return ::testing::AssertionFailure() << peer_->failure();
+  return ::testing::AssertionSuccess();
+}
+
+ReplayBed::Initiative ReplayBed::InitiativeOf(const RecordedStep& step, uint32_t features) {
+  using wire::PacketType;
+  switch (step.type()) {
+    case PacketType::kData:
+    case PacketType::kTrim:
+    case PacketType::kZeroes:
+      return Initiative::kKnown;
+    case PacketType::kTwopcPrepare: {
+      auto request =
+          wire::TwoPcRequest::Decode(step.packet->payload(), wire::TwoPcLayoutFor(features));
+      ProposalReading reading = Interpret(
+          request->mask(), request->val(),
+          step.packet->header.volume == wire::kNoVolume ? kNoVolume : step.packet->header.volume);
+      switch (reading.kind) {
+        case ProposalKind::kConnect:
+        case ProposalKind::kEmpty:
+          return Initiative::kNone;
+        case ProposalKind::kPromote:
+        case ProposalKind::kDemote:
+        case ProposalKind::kDisconnect:
+          return Initiative::kKnown;
+        default:
+          return Initiative::kUnknown;
+      }
+    }
+    case PacketType::kUuids110: {
+      auto uuids = wire::Uuids110::Decode(step.packet->payload());
+      return (uuids->uuid_flags & wire::kUuidFlagSkipInitialSync) != 0 ? Initiative::kKnown
+                                                                       : Initiative::kNone;
+    }
+    case PacketType::kTwopcPrepRsz:
+    case PacketType::kProtocolUpdate:
+    case PacketType::kDataRequest:
+      return Initiative::kUnknown;
+    default:
+      return Initiative::kNone;
+  }
+}
+
+void ReplayBed::Begin(const RecordedStep& step) {
+  if (InitiativeOf(step, side_.link->agreed_features) != Initiative::kKnown) return;
+  acts_.push_back(step);
+  if (acting_) return;
+  acting_ = true;
+  world_->After(0us, SimEventKind::kHarness, [this] { node_->reactor()->Spawn(Act()); });
+}
+
+namespace {
+bool IsWrite(const RecordedStep& step) {
+  return step.type() != wire::PacketType::kTwopcPrepare &&
+         step.type() != wire::PacketType::kUuids110;
+}
+}  // namespace
+
+bool ReplayBed::Writing() const { return std::ranges::any_of(acts_, IsWrite); }
+
+Task<void> ReplayBed::Act() {
+  while (!acts_.empty()) {
+    RecordedStep step = acts_.front();
+    // An administrator acts when all is quiet.
+    if (!IsWrite(step)) co_await Sleep(*node_->reactor(), 200ms, CancelToken());
+    Status status = co_await ActOn(step);
+    acts_.pop_front();
+    if (!status && act_failure_.empty()) {
+      act_failure_ =
+          fmt::format("{}: {}", wire::PacketName(step.type()), status.error().ToString());
+    }
+  }
+  acting_ = false;
+}
+
+Task<Status> ReplayBed::ActOn(RecordedStep step) {
+  using wire::PacketType;
+  Bytes payload = step.packet->payload();
+  BlockDevice& device = *resource_->volume(0);
+  int error = 0;
+  switch (step.type()) {
+    case PacketType::kUuids110:
+      co_return co_await resource_->NewCurrentUuid(0, true);
+    case PacketType::kTwopcPrepare: {
+      auto request =
+          wire::TwoPcRequest::Decode(payload, wire::TwoPcLayoutFor(side_.link->agreed_features));
+      ProposalReading reading = Interpret(request->mask(), request->val(), kNoVolume);
+      if (reading.kind == ProposalKind::kPromote) {
+        co_return co_await resource_->Promote(reading.force_up_to_date);
+      }
+      if (reading.kind == ProposalKind::kDemote) co_return co_await resource_->Demote(false);
+      co_return co_await resource_->Disconnect(side_.peer, false);
+    }
+    case PacketType::kData: {
+      auto head = wire::DataHead::Decode(payload);
+      // A digest is shorter than a sector.
+      std::vector<std::byte> data((payload.size() - wire::DataHead::kSize) / 512 * 512);
+      iovec part{data.data(), data.size()};
+      error = co_await device.Write(head->sector * 512, {&part, 1},
+                                    (head->dp_flags & wire::kDpFua) != 0);
+      break;
+    }
+    default: {
+      auto trim = wire::TrimRequest::Decode(payload);
+      uint64_t offset = trim->head.sector * 512;
+      if (step.type() == PacketType::kTrim) {
+        error = co_await device.Discard(offset, trim->size);
+      } else {
+        error = co_await device.WriteZeroes(offset, trim->size,
+                                            (trim->head.dp_flags & wire::kDpDiscard) != 0);
+      }
+    }
+  }
+  if (error != 0) co_return std::unexpected(Error::FromErrno(error, "write"));
+  co_return Ok();
+}
+
+::testing::AssertionResult ReplayBed::PlayAll(std::vector<RecordedStep> steps) {
+  PeerBehaviour behaviour;
+  behaviour.answers = true;
+  behaviour.initiative = [this](const RecordedStep& step) { Begin(step); };
+  behaviour.writing = [this] { return Writing(); };
+  peer_->Start(std::move(steps), std::move(behaviour));
+  world_->RunFor(10ms);
+  Status connecting =
+      Await(resource_->Connect(side_.peer, {.discard_my_data = side_.prepared.discard_my_data}));
+  if (!connecting) return ::testing::AssertionFailure() << connecting.error().ToString();
+  if (!world_->RunUntil([&] { return peer_->done() && !acting_; }, 120s)) {
+    return ::testing::AssertionFailure() << "the script did not end: " << world_->failure();
+  }
+  world_->RunFor(400ms);
+  if (!peer_->failure().empty()) return ::testing::AssertionFailure() << peer_->failure();
+  if (!act_failure_.empty()) return ::testing::AssertionFailure() << act_failure_;
   return ::testing::AssertionSuccess();
 }
 

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -32,6 +33,13 @@ class ReplayBed {
   // Plays the steps and lets our node act on it.
   ::testing::AssertionResult Play(std::vector<RecordedStep> steps);
 
+  // The same beyond the connect: what the recorded node began, ours begins too (promote, demote,
+  // disconnect, skip the initial sync, write), one after the other.
+  ::testing::AssertionResult PlayAll(std::vector<RecordedStep> steps);
+  // Whether `step` is such a beginning, or one that our node is not told to make here.
+  enum class Initiative { kNone, kKnown, kUnknown };
+  static Initiative InitiativeOf(const RecordedStep& step, uint32_t features);
+
   SimWorld& world() { return *world_; }
   ResourceImpl& resource() { return *resource_; }
   Connection& connection() { return *resource_->connection(side_.peer); }
@@ -44,6 +52,10 @@ class ReplayBed {
 
  private:
   Task<Status> PrepareNode();
+  void Begin(const RecordedStep& step);
+  bool Writing() const;
+  Task<void> Act();
+  Task<Status> ActOn(RecordedStep step);
   Status PatchMetadata();
 
   const RecordedSide& side_;
@@ -56,6 +68,9 @@ class ReplayBed {
   std::unique_ptr<Backend> backend_;
   uint64_t disk_bytes_ = 0;
   bool verbose_ = false;
+  std::deque<RecordedStep> acts_;
+  bool acting_ = false;
+  std::string act_failure_;
 };
 
 // Differences between what was expected and what came, per socket; empty if there are none.
