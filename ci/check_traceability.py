@@ -19,7 +19,7 @@ from results import FAILED, PASSED, Results  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 REFERENCE = re.compile(r"""
-    (?: (?:stage|sim|mutant|fuzz):[\w.*/-]+
+    (?: (?:stage|sim|mutant|fuzz|iscsi):[\w.*/-]+
     |   e2e/[\w/*-]+\.py(?:::[\w*\[\].-]+)?
     |   [A-Z*][\w*/]*\.[A-Z*][\w*/]* )$""", re.VERBOSE)
 BARE_CASE = re.compile(r"[A-Z]\w*[a-z]\w*\*?$")

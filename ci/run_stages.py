@@ -32,7 +32,7 @@ JOBS = os.cpu_count() or 2
 # Tests that run threads of the runtime and the server.
 TSAN_TESTS = ["uring_test", "fuse_test", "server_test", "iscsi_uring_test", "block_remote_test"]
 FUZZ_SECONDS = 10
-RELEASE_TARGETS = ["umblockd", "umctl", "lossyfs"]
+RELEASE_TARGETS = ["umblockd", "umctl", "lossyfs", "iscsi_ramdisk", "umblock_sim_program"]
 SOURCES = [".cc", ".h"]
 
 
@@ -158,6 +158,22 @@ class Ci:
     def e2e(self):
         self.pytest("e2e", "e2e", "--ignore=e2e/containers")
 
+    def iscsi(self):
+        """libiscsi's suite. What is known not to pass (conformance.expected) counts as skipped."""
+        program = BUILD / "release" / "engine" / "iscsi" / "tools" / "iscsi_ramdisk"
+        ended = run(sys.executable, ROOT / "e2e" / "iscsi" / "conformance.py", "--verbose", "--ramdisk",
+                    program, check=False, stdout=subprocess.PIPE, text=True)
+        print(ended.stdout, flush=True)
+        regressions = set(re.findall(r"^(?:REGRESSION|NEW AND NOT GOOD) (\S+ [^\s:]+)", ended.stdout, re.M))
+        line = re.compile(r"^ *(\S+) (ALL\.\S+) +(pass|skip|fail|abort|hang) +\S+s ?(.*)$", re.M)
+        for size, name, result, reason in line.findall(ended.stdout):
+            outcome = {"pass": PASSED}.get(result, SKIPPED)
+            if f"{size} {name}" in regressions:
+                outcome = FAILED
+            self.results.add("iscsi", f"iscsi:{name}/{size}", outcome, f"{result} {reason}")
+        if ended.returncode != 0:
+            raise StageFailed("see above")
+
     def tsan(self):
         run("cmake", "--preset", "tsan")
         tests = [test for test in self.tests_of("tsan") if test in TSAN_TESTS]
@@ -203,6 +219,7 @@ STAGES = [
     ("tidy", 3, None, "asan"),
     ("release", 7, None, None),
     ("e2e", 8, "e2e/conftest.py", "release"),
+    ("iscsi", 3, "e2e/iscsi/conformance.py", "release"),
     ("tsan", 4, None, None),
     ("fuzz", 2, "fuzz/*.cc", "asan"),
     ("simulator", 3, "ci/simulator", "release"),
