@@ -105,6 +105,8 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
           "with current data is connected",
           of.name());
     }
+    // Whatever it says of itself: what goes on is at the peer.
+    disk.superblock().Set(meta::kMdWasUpToDate, false);
   }
   // A node that kept running as Primary without its disk has not crashed (7.2).
   of.crashed_primary =
@@ -142,6 +144,7 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
              (void)Change("attached", {.hard = true}, [number](ResourceState& next) {
                VolumeState* volume = next.Volume(number);
                volume->disk = DiskState::kNegotiating;
+               volume->negotiation_pending = true;
                for (PeerDeviceState& peer : volume->peers) {
                  peer.negotiation_result = ReplicationState::kOff;
                }
@@ -150,12 +153,6 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
        .check = nullptr,
        .retry = true});
   if (!Succeeded(result)) co_return Refused("attach a disk of", result);
-  for (auto& [node, device] : of.peers()) {
-    if (device->state().repl < ReplicationState::kEstablished) continue;
-    device->connection().SendSizes(*device);
-    device->connection().SendUuids(*device, 0);
-    device->connection().SendState(*device);
-  }
   Time until = reactor_.Now() + 30s;
   while (of.state().disk == DiskState::kNegotiating && reactor_.Now() < until) {
     co_await changed_.WaitFor(until - reactor_.Now());
@@ -173,7 +170,7 @@ Task<Status> ResourceImpl::Detach(int number, bool force) {
   Volume* of = volume(number);
   if (of == nullptr) co_return NotFoundVolume(number);
   if (of->disk() == nullptr) co_return Ok();
-  if (force) {
+  if (force || of->state().disk == DiskState::kFailed) {
     FailDisk(*of, "detach was forced");
     while (of->disk() != nullptr) co_await changed_.Wait();
     co_return Ok();
@@ -190,7 +187,11 @@ Task<Status> ResourceImpl::Detach(int number, bool force) {
                           of->DescribeOpeners());
     }
   }
-  Edit edit = [number](ResourceState& next) { next.Volume(number)->disk = DiskState::kDetaching; };
+  // A disk that fails meanwhile goes its own way.
+  Edit edit = [number](ResourceState& next) {
+    VolumeState* volume = next.Volume(number);
+    if (volume->disk > DiskState::kFailed) volume->disk = DiskState::kDetaching;
+  };
   of->Quiesce(true);
   co_await of->WaitIdle();
   StateResult result = co_await transactions_.Run(
@@ -198,11 +199,14 @@ Task<Status> ResourceImpl::Detach(int number, bool force) {
        .apply = [&](const TransactionCommit&) { (void)Change("detach was asked for", {}, edit); },
        .check = [&] { return Check({}, edit); },
        .retry = true});
-  if (Succeeded(result)) {
+  if (Succeeded(result) && of->state().disk != DiskState::kDetaching) {
+    while (of->disk() != nullptr) co_await changed_.Wait();
+  } else if (Succeeded(result)) {
     for (auto& [node, device] : of->peers()) {
       co_await device->target.Stop();
     }
-    while (!log_.empty()) co_await changed_.WaitFor(100ms);
+    // What is left of this volume; others may go on writing.
+    while (log_.Holds(of)) co_await changed_.WaitFor(100ms);
     bool primary = state_.role == Role::kPrimary;
     co_await of->disk()->WriteBitmap();
     meta::Superblock& sb = of->disk()->superblock();

@@ -175,6 +175,13 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
   if (is.repl == ReplicationState::kWFBitMapS && was.repl != is.repl) {
     if (IsEstablished(was.repl)) send_state = true;
   }
+  // The own disk has been attached: the peer decides by the UUIDs, so they come first (2.7).
+  if (established && IsEstablished(was.repl) && old.disk < DiskState::kNegotiating &&
+      now.disk == DiskState::kNegotiating) {
+    link.SendSizes(*device);
+    link.SendUuids(*device, 0);
+    send_state = true;
+  }
   if (send_state) link.SendState(*device);
 
   if (was.repl == is.repl) return;
@@ -188,14 +195,14 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
       tasks_.Spawn(RunFullSync(device, link.session(), is.repl));
       break;
     case ReplicationState::kSyncTarget:
-      if (device->target.running()) {
+      if (device->target.running() && !device->target.stopping()) {
         device->target.Pause(false);
       } else {
         device->target.Start();
       }
       break;
     case ReplicationState::kPausedSyncT:
-      if (!device->target.running()) device->target.Start();
+      if (!device->target.running() || device->target.stopping()) device->target.Start();
       device->target.Pause(true);
       break;
     case ReplicationState::kSyncSource:
@@ -204,6 +211,10 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
     default:
       break;
   }
+  auto source = [](ReplicationState repl) {
+    return repl == ReplicationState::kSyncSource || repl == ReplicationState::kPausedSyncS;
+  };
+  if (source(was.repl) && !source(is.repl) && link.up()) device->source.Abandon();
   // The link or a disk ended it in the middle.
   if (IsTarget(was.repl) && !IsTarget(is.repl) && device->target.running() &&
       !device->target.finishing() && link.up()) {

@@ -31,6 +31,7 @@ Connection::Connection(ResourceImpl& resource, PeerConfig config)
       connector_(reactor_, resource.listeners()),
       data_queue_(reactor_, *this),
       control_queue_(reactor_, *this),
+      buffers_(reactor_, size_t{config_.net.max_buffers} * 4096 + (size_t{4} << 20)),
       writes_(*this),
       reads_(*this),
       run_task_(reactor_),
@@ -370,7 +371,7 @@ Task<void> Connection::RunConnectTransaction() {
                               ? fmt::format("the connect was refused: {}", StateResultText(result))
                               : handshake_reason_;
         SendEmpty(wire::SocketKind::kData, wire::PacketType::kDisconnect);
-        co_await data_queue_.WaitBelow(1);
+        co_await data_queue_.WaitBelow(1, config_.net.timeout);
         resource_.OutdateWouldBeTargets(*this);
         co_await AwaitPeerClose();
         Fail(ConnectionState::kDisconnecting, std::move(why));
@@ -493,8 +494,8 @@ void Connection::OnSendStalled(SendQueue& queue, uint32_t left) {
 }
 
 Task<void> Connection::FlushSends() {
-  co_await data_queue_.WaitBelow(1);
-  co_await control_queue_.WaitBelow(1);
+  co_await data_queue_.WaitBelow(1, config_.net.timeout);
+  co_await control_queue_.WaitBelow(1, config_.net.timeout);
 }
 
 Task<void> Connection::AwaitPeerClose() {

@@ -32,6 +32,7 @@
 #include "engine/drbd/wire/packet.h"
 #include "engine/drbd/wire/twopc_packets.h"
 #include "engine/drbd/wire/validate.h"
+#include "engine/runtime/buffer_pool.h"
 #include "engine/runtime/sync.h"
 
 namespace umblock::drbd {
@@ -100,7 +101,8 @@ class Connection final : private SendQueue::Owner {
   // before it. False if the link was lost meanwhile.
   Task<bool> PingRoundTrip();
   void SendPing();
-  // Ends when all that was queued has been handed to the sockets, or the link is lost.
+  // Ends when all that was queued has been handed to the sockets, the link is lost, or the peer has
+  // not taken it for `timeout`.
   Task<void> FlushSends();
   // After a goodbye (the commit of a disconnect, P_DISCONNECT) the peer closes. Whoever closes
   // first instead may be seen to be gone on one socket before the goodbye is read on the other.
@@ -154,12 +156,18 @@ class Connection final : private SendQueue::Owner {
   bool barriers_settled() const { return epoch_writes_ == 0 && unacked_head_ == nullptr; }
 
   PeerWrites& writes() { return writes_; }
+  // For what comes from this peer and for answers to it: apart from the front's buffers, which may
+  // all be waiting for this peer.
+  BufferPool& buffers() { return buffers_; }
   uint64_t data_bytes_sent() const { return data_queue_.counters().bytes; }
 
   Status UpdateNet(const NetOptions& options);
   void UpdateResync(const ResyncOptions& options);
 
  private:
+  static constexpr size_t kMaxHeldWrites = 65536;
+  static constexpr size_t kMaxControlBacklog = size_t{8} << 20;
+
   // --- session ---
   Task<void> Run();
   Task<void> Session(LinkSockets sockets);
@@ -189,6 +197,7 @@ class Connection final : private SendQueue::Owner {
   Task<Status> OnReadReply(const wire::Header& header, PeerDevice& device);
   Task<Status> OnOutOfSync(const wire::Header& header, PeerDevice& device);
   Task<Status> OnBitmap(const wire::Header& header, PeerDevice& device);
+  Status CheckHeldWrites() const;
   Task<Status> OnVerifyRequest(const wire::Header& header, PeerDevice& device);
   Status OnProtocol(Bytes payload);
   Status OnProtocolUpdate(Bytes payload);
@@ -228,6 +237,7 @@ class Connection final : private SendQueue::Owner {
   Connector connector_;
   SendQueue data_queue_;
   SendQueue control_queue_;
+  BufferPool buffers_;
   PeerWrites writes_;
   PeerReads reads_;
   ConnectHandshake handshake_;
@@ -256,8 +266,8 @@ class Connection final : private SendQueue::Owner {
   std::string last_error_;
   WaitQueue failure_event_;
   bool resolve_conflicts_ = false;
-  bool connected_now_ = false;       // in this session
-  bool has_been_connected_ = false;  // in an earlier one
+  bool connected_now_ = false;               // in this session
+  bool has_been_connected_ = false;          // in an earlier one
   std::optional<wire::Digest> peer_digest_;  // of data the peer sends
   std::optional<wire::Digest> own_digest_;   // of data we send
   struct UnexpectedSocket : umblock::Completion {

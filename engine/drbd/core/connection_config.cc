@@ -120,6 +120,12 @@ Status Connection::OnSizes(Bytes payload, PeerDevice& device) {
                      "the peer's sizes contradict each other (device {}, asked for {}, now {})",
                      sizes->d_size, sizes->u_size, sizes->c_size);
   }
+  constexpr uint64_t kMost = uint64_t{1} << 41;  // sectors: 1 PiB, as large as DRBD's volumes get
+  if (sizes->d_size > kMost || sizes->u_size > kMost || sizes->c_size > kMost) {
+    return MakeError(ErrorCode::kFailedPrecondition,
+                     "the peer's sizes are beyond 1 PiB (device {}, asked for {}, now {} sectors)",
+                     sizes->d_size, sizes->u_size, sizes->c_size);
+  }
   device.sizes = *sizes;
   device.sizes_known = true;
   Status agreed = resource_.AgreeOnSize(device.volume());

@@ -19,6 +19,10 @@ Task<void> Connection::ControlLoop() {
       break;
     }
     last_control_ = reactor_.Now();
+    if (control_queue_.queued_bytes() > kMaxControlBacklog) {
+      Fail(ConnectionState::kProtocolError, "the peer asks and does not read the answers");
+      break;
+    }
     if (header->length > PacketReader::kSmallPayload) {
       Fail(ConnectionState::kProtocolError,
            fmt::format("a control packet of {} bytes", header->length));
@@ -50,6 +54,7 @@ Status Connection::HandleControl(const wire::Header& header, Bytes payload) {
   }
   if (header.type == PacketType::kPingAck && header.length == 0) {
     if (ping_acks_ < pings_sent_) ++ping_acks_;
+    oldest_ping_ = reactor_.Now();  // of the next one that waits: not longer than this, for sure
     ping_event_.NotifyAll();
     return Ok();
   }
@@ -313,6 +318,11 @@ Task<void> Connection::KeepAlive() {
       // What was asked must be answered in time, whatever else arrives.
       if (now - oldest_ping_ >= net.ping_timeout && now - last_control_ >= net.ping_timeout) {
         Fail(ConnectionState::kNetworkFailure, "the peer does not answer pings");
+        co_return;
+      }
+      // One that talks, and does not answer, is not alive either.
+      if (now - oldest_ping_ >= 10 * net.ping_timeout) {
+        Fail(ConnectionState::kProtocolError, "the peer sends packets and no answers to pings");
         co_return;
       }
       Time due = std::max(oldest_ping_, last_control_) + net.ping_timeout;

@@ -198,12 +198,14 @@ Task<Status> Connection::OnWrite(const wire::Header& header, PeerDevice& device)
   if ((head.dp_flags & wire::kDpWsame) != 0) {
     co_return MakeError(ErrorCode::kInvalidArgument, "P_DATA with the write-same flag");
   }
+  UMBLOCK_CO_TRY(CheckHeldWrites());
   if (volume.disk() == nullptr || volume.state().disk < DiskState::kInconsistent) {
     UMBLOCK_CO_TRY(co_await data_reader_->Discard(bytes));
     writes_.Refuse(device, head, bytes);
     co_return Ok();
   }
-  Buffer buffer = co_await reactor_.buffers().Allocate(bytes, session_tasks_->token());
+  if (writes_.full()) co_await writes_.WaitForRoom(session_tasks_->token());
+  Buffer buffer = co_await buffers_.Allocate(bytes, session_tasks_->token());
   if (!buffer) co_return MakeError(ErrorCode::kCancelled, "the connection ended");
   UMBLOCK_CO_TRY(co_await data_reader_->Into(buffer.first(bytes)));
   if (peer_digest_) {
@@ -229,6 +231,13 @@ Task<Status> Connection::OnWrite(const wire::Header& header, PeerDevice& device)
   co_return Ok();
 }
 
+// Each write is kept on record until the peer's ack; one that never sends any must not fill memory.
+Status Connection::CheckHeldWrites() const {
+  if (writes_.in_use() < kMaxHeldWrites) return Ok();
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "the peer has sent {} writes without a P_PEER_ACK for them", writes_.in_use());
+}
+
 Task<Status> Connection::OnTrim(const wire::Header& header, PeerDevice& device) {
   Result<Bytes> payload = co_await data_reader_->Small(header.length);
   if (!payload) co_return std::unexpected(payload.error());
@@ -236,10 +245,13 @@ Task<Status> Connection::OnTrim(const wire::Header& header, PeerDevice& device) 
   Volume& volume = device.volume();
   UMBLOCK_CO_TRY(wire::CheckRange(header.type, trim.head.sector, trim.size,
                                   wire::MaxTrimBytes(agreed_.features), volume.size_sectors()));
+  UMBLOCK_CO_TRY(CheckHeldWrites());
   if (volume.disk() == nullptr || volume.state().disk < DiskState::kInconsistent) {
     writes_.Refuse(device, trim.head, trim.size);
     co_return Ok();
   }
+  if (writes_.full()) co_await writes_.WaitForRoom(session_tasks_->token());
+  if (failed_) co_return MakeError(ErrorCode::kCancelled, "the connection ended");
   PeerWrite* write = writes_.Take();
   write->device = &device;
   write->op = header.type == PacketType::kTrim ? IoOp::kDiscard : IoOp::kWriteZeroes;
@@ -294,6 +306,7 @@ Task<Status> Connection::OnReadReply(const wire::Header& header, PeerDevice& dev
     co_return MakeError(ErrorCode::kInvalidArgument,
                         "P_DATA_REPLY for sector {} answers no read of ours", head.sector);
   }
+  device.volume().BeginRemoteRead(head.block_id);
   for (const iovec& part : upper->iov) {
     UMBLOCK_CO_TRY(
         co_await data_reader_->Into({static_cast<std::byte*>(part.iov_base), part.iov_len}));
@@ -379,7 +392,7 @@ Task<Status> Connection::OnResyncReply(const wire::Header& header, PeerDevice& d
                         "P_RS_DATA_REPLY for sector {} and {} bytes answers no request of ours",
                         head.sector, bytes);
   }
-  Buffer buffer = co_await reactor_.buffers().Allocate(bytes, session_tasks_->token());
+  Buffer buffer = co_await buffers_.Allocate(bytes, session_tasks_->token());
   if (!buffer) co_return MakeError(ErrorCode::kCancelled, "the connection ended");
   UMBLOCK_CO_TRY(co_await data_reader_->Into(buffer.first(bytes)));
   if (peer_digest_) {

@@ -188,6 +188,8 @@ void Connection::SendResyncRequest(PeerDevice& device, uint64_t first, uint64_t 
   if (resource_.state().role == Role::kPrimary) {
     request.dagtag = resource_.log().dagtag();
     request.dagtag_node_id = request.dagtag != 0 ? static_cast<uint32_t>(resource_.own_node()) : 0;
+    // The source waits for this position; writes it gets nothing of must not keep it from it.
+    if (!sent_dagtag_known_ || sent_dagtag_ != request.dagtag) SendDagtag(request.dagtag);
   } else {
     for (auto& [other, connection] : resource_.connections()) {
       if (!connection->state().connected() || connection->state().role != Role::kPrimary) continue;

@@ -45,6 +45,12 @@ Task<Result<std::unique_ptr<Disk>>> Disk::Open(Reactor& reactor, DiskOwner& owne
   disk->usable_sectors_ =
       disk->store_->UsableSectors(request.backing->geometry().size / meta::kSectorBytes);
   disk->superblock().node_id = request.node_id;
+  disk->superblock().Set(meta::kMdAlDisabled, !request.options.al_updates);
+  Disk* raw = disk.get();
+  disk->store_->set_before_pages([raw]() -> Task<Status> {
+    if (raw->flushed_ >= raw->cleared_) co_return Ok();
+    co_return co_await raw->FlushBacking();
+  });
   disk->superblock().al_nr_extents = extents;
   disk->UuidsFromSuperblock();
   co_return disk;
@@ -138,12 +144,12 @@ Task<void> Disk::LazyWrite() {
 }
 
 Task<Status> Disk::FlushBacking() {
-  data_to_flush_ = false;
+  uint64_t covered = cleared_;
   int error = co_await backing_->Flush();
   if (error != 0) {
-    data_to_flush_ = true;
     co_return std::unexpected(Error::FromErrno(error, fmt::format("{}: flush the data", name_)));
   }
+  flushed_ = std::max(flushed_, covered);
   co_return Ok();
 }
 
@@ -151,7 +157,6 @@ Task<Status> Disk::WriteBitmap() {
   if (closing_) {
     co_return MakeError(ErrorCode::kUnavailable, "{}: the disk is being detached", name_);
   }
-  if (data_to_flush_) UMBLOCK_CO_TRY(co_await FlushBacking());
   Status status = co_await store_->WriteDirtyPages();
   if (!status) Fail(status.error());
   co_return status;

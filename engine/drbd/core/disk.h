@@ -88,7 +88,7 @@ class Disk {
   // Dirty bitmap pages, after a flush of the data they stand for.
   Task<Status> WriteBitmap();
   // Bits were cleared for data that may still be in a volatile cache.
-  void NoteCleared() { data_to_flush_ = true; }
+  void NoteCleared() { ++cleared_; }
 
   // Extents of sectors [first, end). True: hot, go on; false: user->al_ready will be called.
   bool AcquireExtents(uint64_t first, uint64_t end, AlUser* user);
@@ -127,7 +127,9 @@ class Disk {
   uint64_t replayed_extents_ = 0;
   bool log_running_ = false;
   bool lazy_scheduled_ = false;
-  bool data_to_flush_ = false;
+  // Bits cleared so far, and up to which of them the data is stable.
+  uint64_t cleared_ = 0;
+  uint64_t flushed_ = 0;
   bool failed_ = false;
   bool closing_ = false;
   TaskGroup tasks_;

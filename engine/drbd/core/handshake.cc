@@ -114,6 +114,16 @@ void ResourceImpl::DoBitmapAction(PeerDevice& device, const SyncDecision& decisi
 void ResourceImpl::ApplyConnect(int node, Role peer_role) {
   Connection& link = *connections_.at(node);
   ConnectHandshake& handshake = link.handshake();
+  // What was decided on must still hold: a write may have begun a new generation meanwhile.
+  for (auto& [number, of] : volumes_) {
+    PeerDevice& device = *of->peer(node);
+    if (!device.sent_uuids || of->disk() == nullptr) continue;
+    if (device.sent_uuids->SameAs(SentUuids::Of(UuidsFor(device, 0, 0), node))) continue;
+    handshake.End();
+    link.Fail(ConnectionState::kNetworkFailure,
+              "the data generation changed during the handshake; once more");
+    return;
+  }
   for (auto& [number, of] : volumes_) {
     const SyncDecision* decision = handshake.decision(number);
     if (decision != nullptr) DoBitmapAction(*of->peer(node), *decision);
@@ -350,9 +360,13 @@ StateResult ResourceImpl::CheckRemote(const Transaction& transaction) {
   if (transaction.kind == TransactionKind::kResize) return StateResult::kNotSupported;
   RemoteEdit remote = EditFor(transaction);
   if (remote.refused) return StateResult::kNotSupported;
+  if (transaction.proposal.target == own_node() &&
+      !connections_.contains(transaction.id.initiator)) {
+    return StateResult::kNeedConnection;
+  }
   if (transaction.is_connect() && transaction.proposal.target == own_node()) {
     Connection* link = connection(transaction.id.initiator);
-    if (link == nullptr) return StateResult::kNeedConnection;
+    if (link == nullptr || !link->negotiated()) return StateResult::kNeedConnection;
     if (state_.role == Role::kPrimary &&
         Interpret(transaction.proposal.mask, transaction.proposal.value, kNoVolume).role ==
             Role::kPrimary &&

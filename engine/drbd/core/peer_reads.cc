@@ -12,7 +12,7 @@ Task<bool> PeerReads::OnRequest(PeerDevice& device, wire::BlockRequest request,
   while (reads_.in_use() >= kMaxOutstanding) {
     if (co_await room_.Wait(cancel) == WakeReason::kCancelled) co_return false;
   }
-  Buffer buffer = co_await reactor_.buffers().Allocate(request.blksize, cancel);
+  Buffer buffer = co_await connection_.buffers().Allocate(request.blksize, cancel);
   if (!buffer) co_return false;
   Volume& volume = device.volume();
   if (volume.disk() == nullptr || volume.state().disk != DiskState::kUpToDate) {

@@ -11,6 +11,7 @@ PeerWrites::PeerWrites(Connection& connection)
       reactor_(connection.reactor()),
       epochs_(16),
       drained_(reactor_),
+      room_(reactor_),
       tasks_(reactor_) {
   epochs_.push_back({});
 }
@@ -106,12 +107,16 @@ void PeerWrites::OnExtents(PeerWrite* write, bool granted) {
   if (write->IoRange::granted()) Submit(write);
 }
 
-namespace {
-Task<void> FlushThen(Volume* volume, BlockIo* io) {
-  co_await volume->disk()->backing().Flush();
-  volume->disk()->backing().Submit(io);
+// DP_FLUSH: what was written before is stable before this write is.
+Task<void> PeerWrites::FlushThen(Volume* volume, PeerWrite* write) {
+  int error = co_await volume->disk()->backing().Flush();
+  if (error == 0) {
+    volume->disk()->backing().Submit(&write->io);
+    co_return;
+  }
+  volume->CountLower(-1);
+  OnDisk(write, error);
 }
-}  // namespace
 
 void PeerWrites::Submit(PeerWrite* write) {
   write->stage = PeerWrite::Stage::kDisk;
@@ -147,7 +152,7 @@ void PeerWrites::Submit(PeerWrite* write) {
   };
   volume.CountLower(1);
   if ((write->dp_flags & wire::kDpFlush) != 0) {
-    tasks_.Spawn(FlushThen(&volume, &io));
+    tasks_.Spawn(FlushThen(&volume, write));
   } else {
     volume.disk()->backing().Submit(&io);
   }
@@ -278,9 +283,11 @@ void PeerWrites::OnLogStarving() {
 
 Task<void> PeerWrites::ConfirmStable() {
   uint64_t serial = first_serial_;
-  bool flushed = co_await FlushVolumes();
+  if (connection_.resource().flush_ordering() && !co_await FlushVolumes()) {
+    connection_.resource().DegradeToDrain("a flush of received writes failed");
+  }
   confirming_ = false;
-  if (!flushed || serial != first_serial_ || epochs_.front().flushing || draining_) co_return;
+  if (serial != first_serial_ || epochs_.front().flushing || draining_) co_return;
   wire::ConfirmStable confirm;
   for (PeerWrite& write : records_) {
     if (write.epoch != serial || write.confirmed) continue;
@@ -322,6 +329,7 @@ void PeerWrites::Retire(PeerWrite* write, uint64_t mask, bool have_mask) {
   write->extents_held = false;
   records_.erase(List::s_iterator_to(*write));
   writes_.Give(write);
+  if (!room_.empty()) room_.NotifyAll();
 }
 
 void PeerWrites::RetireFinished() {
@@ -332,6 +340,13 @@ void PeerWrites::RetireFinished() {
 
 // --- the end of a connection
 // -----------------------------------------------------------------------
+
+Task<void> PeerWrites::WaitForRoom(CancelToken cancel) {
+  while (full() && !cancel.requested()) {
+    OnLogStarving();  // the peer acks at once what is confirmed
+    co_await room_.Wait(cancel);
+  }
+}
 
 Task<void> PeerWrites::WaitIdle(CancelToken cancel) {
   while (unfinished_ != 0 && !cancel.requested()) co_await drained_.Wait(cancel);

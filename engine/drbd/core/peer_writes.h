@@ -10,7 +10,8 @@
 //
 // Every write that was received completely is written, also when the connection is lost meanwhile:
 // its sender may have been told that it arrived (protocol B). Drain() ends when that is done.
-// Memory is bounded by the buffer pool: the receiver waits for a buffer before it reads a payload.
+// Memory is bounded by the buffer pool, as the receiver waits for a buffer before it reads a
+// payload, and by kMaxRecords: a peer that sends no peer acks is not listened to any more.
 // Threading: one reactor.
 #pragma once
 
@@ -30,6 +31,7 @@ namespace umblock::drbd {
 class Connection;
 class PeerDevice;
 class PeerWrites;
+class Volume;
 
 struct PeerWrite final : PoolObject, IoRange, AlUser {
   enum class Stage : uint8_t { kQueued, kExtents, kRange, kDisk, kAcked };
@@ -58,8 +60,15 @@ struct PeerWrite final : PoolObject, IoRange, AlUser {
 
 class PeerWrites {
  public:
+  // More than max-io-depth and the peer-ack window of a kernel's peer amount to.
+  static constexpr size_t kMaxRecords = 65536;
+
   explicit PeerWrites(Connection& connection);
   ~PeerWrites();
+
+  bool full() const { return writes_.in_use() >= kMaxRecords; }
+  // Ends when there is room for another record, or the token is cancelled.
+  Task<void> WaitForRoom(CancelToken cancel);
 
   // A record to fill: device, op, first, end, block_id, dp_flags, buffer. Then Receive().
   PeerWrite* Take() { return writes_.Take(); }
@@ -112,6 +121,7 @@ class PeerWrites {
   void OnExtents(PeerWrite* write, bool granted);
   void TakeRange(PeerWrite* write);
   void Submit(PeerWrite* write);
+  Task<void> FlushThen(Volume* volume, PeerWrite* write);
   void OnDisk(PeerWrite* write, int error);
   void Acknowledge(PeerWrite* write);
   void FinishEpochs();
@@ -137,6 +147,7 @@ class PeerWrites {
   bool confirm_wanted_ = false;
   uint64_t epochs_finished_ = 0;
   WaitQueue drained_;
+  WaitQueue room_;
   TaskGroup tasks_;
 };
 

@@ -33,6 +33,7 @@ struct RequestLeg : SentNotice {
   // Next write on the same connection that is not barrier-acked, in the order of sending.
   Request* next_on_connection = nullptr;
   Time sent_at{};
+  bool counted = false;  // in PeerDevice::pending
 };
 
 struct Request final : PoolObject, IoRange, AlUser {
@@ -60,6 +61,7 @@ struct Request final : PoolObject, IoRange, AlUser {
   uint64_t dagtag = 0;  // position in the change stream after this write, sectors
   uint32_t epoch = 0;
   Time submitted_at{};
+  uint64_t submission = 0;  // number in the order of the front's calls
 
   bool registered = false;
   bool extents_held = false;

@@ -45,7 +45,7 @@ Task<void> ResourceImpl::Stop() {
   co_await tasks_.Join();
   bool primary = state_.role == Role::kPrimary;
   for (auto& [number, volume] : volumes_) {
-    co_await volume->WaitIdle();
+    co_await volume->Shut();
     AdvanceDone();
     if (volume->disk() != nullptr) {
       co_await volume->disk()->WriteBitmap();

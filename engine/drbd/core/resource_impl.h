@@ -97,6 +97,7 @@ class ResourceImpl {
   // --- a peer's packets (handshake.cc, uuids.cc) ---
   SyncDecision DecideConnect(PeerDevice& device, const wire::StateWord& theirs, std::string* why);
   Status AgreeOnSize(Volume& volume);
+  static bool FollowsGenerations(const Volume& of);
   void OnUuids(PeerDevice& device);
   void OnCurrentUuid(PeerDevice& device);
   void OnPeerState(PeerDevice& device, const wire::StateWord& theirs);

@@ -1,5 +1,6 @@
 #include "engine/drbd/core/resync_source.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "engine/drbd/core/resource_impl.h"
@@ -17,7 +18,7 @@ Task<bool> ResyncSource::OnRequest(wire::DagtagRequest request, bool thin, Cance
   while (in_work_.size() >= kMaxOutstanding && !stopping_) {
     if (co_await room_.Wait(cancel) == WakeReason::kCancelled) co_return false;
   }
-  Buffer buffer = co_await reactor_.buffers().Allocate(request.blksize, cancel);
+  Buffer buffer = co_await device_.connection().buffers().Allocate(request.blksize, cancel);
   if (!buffer || stopping_) co_return false;
   ResyncRead* read = reads_.Take();
   read->source = this;
@@ -26,6 +27,7 @@ Task<bool> ResyncSource::OnRequest(wire::DagtagRequest request, bool thin, Cance
   read->buffer = std::move(buffer);
   read->waiting_for_dagtag = false;
   read->reading = false;
+  read->queued = false;
   read->sent = false;
   read->answered = false;
   read->dropped = false;
@@ -56,6 +58,7 @@ void ResyncSource::OnDagtagAdvanced() {
     if (!read.waiting_for_dagtag || !DependencyMet(read)) continue;
     read.waiting_for_dagtag = false;
     Advance(&read);
+    it = in_work_.begin();  // others may have gone with it
   }
 }
 
@@ -102,7 +105,6 @@ void ResyncSource::StartRead(ResyncRead* read) {
 
 void ResyncSource::OnRead(ResyncRead* read, int error) {
   if (read->dropped) {
-    read->answered = true;
     read->sent = true;
     MaybeFree(read);
     return;
@@ -119,6 +121,7 @@ void ResyncSource::OnRead(ResyncRead* read, int error) {
 }
 
 void ResyncSource::Reply(ResyncRead* read) {
+  read->queued = true;
   read->fn = [](SentNotice* self, bool) noexcept {
     auto* sent = static_cast<ResyncRead*>(self);
     sent->sent = true;
@@ -131,7 +134,10 @@ void ResyncSource::Reply(ResyncRead* read) {
 
 bool ResyncSource::OnAck(uint64_t block_id, uint64_t sector, uint32_t bytes, bool written) {
   for (ResyncRead& read : in_work_) {
-    if (read.answered || read.request.sector != sector || read.request.blksize != bytes) continue;
+    // Nobody can have written what was not sent.
+    if (read.answered || !read.queued || read.request.sector != sector ||
+        read.request.blksize != bytes)
+      continue;
     if (read.request.block_id != block_id && block_id != wire::kIdSyncer) continue;
     read.answered = true;
     Volume& volume = device_.volume();
@@ -178,21 +184,31 @@ SyncProgress ResyncSource::progress() const {
   return result;
 }
 
+// Nothing more is expected from the peer. Reads in flight and replies in the send queue end by
+// themselves; the rest goes now.
+void ResyncSource::GiveUpAll() {
+  for (ResyncRead& read : in_work_) {
+    read.dropped = !read.queued;
+    read.answered = true;
+    read.waiting_for_dagtag = false;
+    if (!read.reading && !read.queued) read.sent = true;
+  }
+  // To free one may grant another its range, and end that one too.
+  while (true) {
+    auto over = std::find_if(in_work_.begin(), in_work_.end(), [](const ResyncRead& read) {
+      return read.answered && read.sent && !read.reading;
+    });
+    if (over == in_work_.end()) return;
+    MaybeFree(&*over);
+  }
+}
+
+void ResyncSource::Abandon() { GiveUpAll(); }
+
 Task<void> ResyncSource::Stop() {
   stopping_ = true;
   room_.NotifyAll();
-  for (auto it = in_work_.begin(); it != in_work_.end();) {
-    ResyncRead& read = *it++;
-    read.dropped = true;
-    read.waiting_for_dagtag = false;
-    read.answered = true;
-    // What is in the send queue says so itself when the queue is stopped.
-    bool queued = !read.reading && read.granted() && !read.sent;
-    if (!queued && !read.reading) {
-      read.sent = true;
-      MaybeFree(&read);
-    }
-  }
+  GiveUpAll();
   while (!in_work_.empty()) co_await room_.Wait();
   stopping_ = false;
 }

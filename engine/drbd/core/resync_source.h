@@ -32,6 +32,7 @@ struct ResyncRead final : PoolObject, IoRange, SentNotice {
   bool with_dagtag = false;
   bool waiting_for_dagtag = false;
   bool reading = false;
+  bool queued = false;    // the reply is in the send queue, or was
   bool sent = false;      // the payload left the queue
   bool answered = false;  // nothing more comes from the peer for it
   bool dropped = false;   // the connection is gone
@@ -55,6 +56,8 @@ class ResyncSource {
   // More writes of a primary have been received.
   void OnDagtagAdvanced();
 
+  // The resync is over while the link lives: no answer is waited for any more, no range held.
+  void Abandon();
   // The connection is gone: forgets what waits; ends when no read is in flight.
   Task<void> Stop();
 
@@ -74,6 +77,7 @@ class ResyncSource {
   void OnRead(ResyncRead* read, int error);
   void Reply(ResyncRead* read);
   void MaybeFree(ResyncRead* read);
+  void GiveUpAll();
 
   PeerDevice& device_;
   Reactor& reactor_;

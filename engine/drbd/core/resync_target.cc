@@ -30,6 +30,10 @@ ResyncTarget::~ResyncTarget() {
 }
 
 void ResyncTarget::Start() {
+  if (running_ && stopping_) {
+    start_again_ = true;
+    return;
+  }
   UMBLOCK_ASSERT(!running_, "a resync runs once at a time");
   running_ = true;
   stopping_ = false;
@@ -53,14 +57,20 @@ void ResyncTarget::Pause(bool paused) {
 
 Task<void> ResyncTarget::Stop() {
   stopping_ = true;
+  start_again_ = false;
   changed_.NotifyAll();
   co_await tasks_.Join();
-  for (auto it = active_.begin(); it != active_.end();) {
-    ResyncBlock& block = *it++;
-    if (!block.writing) Release(&block);
+  // To release one may grant another its range, and end that one too.
+  while (true) {
+    auto idle = std::find_if(active_.begin(), active_.end(),
+                             [](const ResyncBlock& block) { return !block.writing; });
+    if (idle == active_.end()) break;
+    Release(&*idle);
   }
   while (!active_.empty()) co_await changed_.Wait();
   running_ = false;
+  stopping_ = false;
+  if (std::exchange(start_again_, false) && device_.connection().up()) Start();
 }
 
 Task<void> ResyncTarget::Loop() {
@@ -273,7 +283,8 @@ Task<bool> ResyncTarget::Finish() {
     co_return true;
   }
   Status written = co_await volume.disk()->WriteBitmap();
-  if (!written || stopping_) co_return stopping_;
+  // A disk that fails now is taken down by its owner, and this resync with it.
+  if (!written || stopping_) co_return true;
   // The peer must be there still, and must have heard everything (6.8).
   if (!co_await device_.connection().PingRoundTrip()) co_return true;
   if (stopping_) co_return true;

@@ -50,9 +50,11 @@ class ResyncTarget {
   explicit ResyncTarget(PeerDevice& device);
   ~ResyncTarget();
 
+  // While an earlier one is just being stopped: once that is done.
   void Start();
   Task<void> Stop();
   bool running() const { return running_; }
+  bool stopping() const { return stopping_; }
   // The blocks are there; what remains is to record it.
   bool finishing() const { return finishing_; }
   void Pause(bool paused);
@@ -93,6 +95,7 @@ class ResyncTarget {
   WaitQueue changed_;
   bool running_ = false;
   bool stopping_ = false;
+  bool start_again_ = false;
   bool paused_ = false;
   bool finishing_ = false;
   uint64_t position_ = 0;         // next bit of the walk

@@ -1,5 +1,7 @@
 #include "engine/drbd/core/transfer_log.h"
 
+#include <algorithm>
+
 namespace umblock::drbd {
 
 void TransferLog::Append(Request* request) {
@@ -25,6 +27,11 @@ Request* TransferLog::PopDone() {
   requests_.pop_front();
   --size_;
   return &front;
+}
+
+bool TransferLog::Holds(const Volume* volume) const {
+  return std::any_of(requests_.begin(), requests_.end(),
+                     [volume](const Request& request) { return request.volume == volume; });
 }
 
 bool TransferLog::StableBefore(uint32_t epoch) const {

@@ -38,6 +38,8 @@ class TransferLog {
   bool StableBefore(uint32_t epoch) const;
 
   List& requests() { return requests_; }
+  // True while a write of this volume is in the log.
+  bool Holds(const Volume* volume) const;
   bool empty() const { return requests_.empty(); }
   size_t size() const { return size_; }
 

@@ -54,16 +54,25 @@ PeerUuids ResourceImpl::UuidsFor(PeerDevice& device, uint64_t extra_flags, NodeM
   return BuildUuidsFor(disk.uuids(), context);
 }
 
+// A disk that has failed or is being detached misses what is written from now on. It must not take
+// the name of a generation that it does not have, or it would pass for up to date when it is back.
+bool ResourceImpl::FollowsGenerations(const Volume& of) {
+  return of.disk() != nullptr && of.state().disk != DiskState::kFailed &&
+         of.state().disk != DiskState::kDetaching && of.state().disk != DiskState::kDiskless;
+}
+
 void ResourceImpl::OnUuids(PeerDevice& device) {
   Volume& of = device.volume();
-  if (of.disk() == nullptr) {
+  if (!FollowsGenerations(of)) {
     if (of.exposed_uuid == 0) of.exposed_uuid = device.uuids.current;
     return;
   }
   UuidSet& own = of.disk()->uuids();
   bool established = device.state().repl >= ReplicationState::kEstablished;
   if (established && AdoptSkip(device)) return;
-  if (established && device.uuids.Has(wire::kUuidFlagNewDatagen)) {
+  // While it is being attached, the peers' generations decide how it gets up to date.
+  bool negotiated = of.state().disk >= DiskState::kInconsistent;
+  if (established && negotiated && device.uuids.Has(wire::kUuidFlagNewDatagen)) {
     ReceiveGeneration(device, device.uuids.current, device.uuids.node_mask);
     return;
   }
@@ -106,7 +115,7 @@ void ResourceImpl::OnUuids(PeerDevice& device) {
 void ResourceImpl::OnCurrentUuid(PeerDevice& device) {
   Volume& of = device.volume();
   bool established = device.state().repl >= ReplicationState::kEstablished;
-  if (of.disk() == nullptr) {
+  if (!FollowsGenerations(of)) {
     if (of.exposed_uuid == 0) of.exposed_uuid = device.uuids.current;
     return;
   }
@@ -123,6 +132,9 @@ void ResourceImpl::OnCurrentUuid(PeerDevice& device) {
 // that this node follows.
 void ResourceImpl::ReceiveGeneration(PeerDevice& device, uint64_t current, NodeMask weak) {
   Volume& of = device.volume();
+  // A disk that is failing or going does not take part any more; one that is being attached has not
+  // got what this generation begins with.
+  if (of.state().disk < DiskState::kInconsistent) return;
   NewDatagenInput input;
   input.new_current = current;
   input.weak = weak;
@@ -215,14 +227,21 @@ void ResourceImpl::StartOwedUuid(Volume& of) {
 // At the next I/O, which waits for it; the peers are pinged first, so that one that has just died
 // is known to miss the new generation (4.3).
 Task<void> ResourceImpl::RunOwedUuid(Volume* of) {
+  // Who asked has yet to queue its request.
+  co_await reactor_.Yield();
   co_await PingAll();
+  Status status = Ok();
   if (of->state().owes_new_uuid && state_.role == Role::kPrimary) {
-    Status status = co_await MakeNewUuid(*of, false);
-    if (!status)
-      logger().Error("{}: no new data generation: {}", of->name(), status.error().message());
+    status = co_await MakeNewUuid(*of, false);
   }
   of->making_uuid = false;
-  of->state().owes_new_uuid = false;
+  if (status) {
+    of->state().owes_new_uuid = false;
+  } else {
+    // The disk is failing; the next attempt is made without it.
+    logger().Error("{}: no new data generation: {}", of->name(), status.error().message());
+    co_await Sleep(reactor_, 10ms, tasks_.token());
+  }
   Readmit();
 }
 
@@ -241,19 +260,30 @@ Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
   }
   NewCurrentResult result = of.disk()->uuids().NewCurrent(of.uuid_peers(), forced, true,
                                                           log_.dagtag(), NewUuid(), NewUuid());
-  if (!result.created) co_return Ok();
-  logger().Info("{}: new data generation {:016X}", of.name(), of.disk()->uuids().current());
-  of.exposed_uuid = of.disk()->uuids().current();
+  // One that was made a moment ago may not be on disk yet: what depends on it waits with us.
+  if (!result.created && of.generations_in_flight == 0) co_return Ok();
+  if (result.created) {
+    logger().Info("{}: new data generation {:016X}", of.name(), of.disk()->uuids().current());
+    of.exposed_uuid = of.disk()->uuids().current();
+  }
   uint64_t generation = of.disk_generation();
   of.CountLower(1);
+  ++of.generations_in_flight;
   Status status = co_await of.disk()->WriteSuperblock();
+  --of.generations_in_flight;
   of.CountLower(-1);
   if (!status) co_return status;
   if (of.disk() == nullptr || of.disk_generation() != generation) co_return Ok();
   NodeMask weak = WeakNodesOfDevice(own_node(), of.state().disk, of.uuid_peers());
   for (auto& [node, device] : of.peers()) {
     if (device->state().repl < ReplicationState::kEstablished) continue;
-    device->connection().SendUuids(*device, forced ? 0 : wire::kUuidFlagNewDatagen, weak);
+    // A disk that is being attached there has not got what this generation begins with: it must not
+    // take the name, and is looked at again when it is up.
+    bool attaching = device->state().repl == ReplicationState::kEstablished &&
+                     device->state().disk == DiskState::kConsistent;
+    if (attaching) device->consider_resync = true;
+    uint64_t flags = forced || attaching ? 0 : wire::kUuidFlagNewDatagen;
+    device->connection().SendUuids(*device, flags, weak);
   }
   co_return Ok();
 }

@@ -68,6 +68,7 @@ class Volume final : public DeviceBase, private DiskOwner {
   std::string disk_reason;    // why the disk is not UpToDate, for status
   uint64_t exposed_uuid = 0;  // generation that this node has shown to its users
   bool making_uuid = false;
+  int generations_in_flight = 0;  // superblock writes that a new generation waits for
 
   // --- peers ---
   PeerDevice* peer(int node);
@@ -97,13 +98,18 @@ class Volume final : public DeviceBase, private DiskOwner {
   void CheckCompletion(Request* request);
   // The request has left the transfer log: bits, extents, late out-of-sync notes.
   void Retire(Request* request);
-  // The read of the front that a peer's answer belongs to; nullptr if it answers none.
+  // The read of the front that a peer's answer belongs to; nullptr if it answers none, or one that
+  // is being answered already.
   const BlockIo* FindRemoteRead(uint64_t block_id, int node, uint64_t sector);
+  // Its data is coming: no other answer to it counts until FinishRemoteRead.
+  void BeginRemoteRead(uint64_t block_id) { reads_.Find(block_id)->receiving = true; }
   void FinishRemoteRead(uint64_t block_id, bool ok);
   void FailReadsOf(int node);
   void CheckFlushes();
   bool io_idle() const { return upper_pending_ == 0; }
   Task<void> WaitIdle();
+  // The end: what waits and what comes is answered with ENODEV. Returns when all is answered.
+  Task<void> Shut();
 
   Status UpdateDiskOptions(const DiskOptions& options);
   VolumeStatus status() const;
@@ -121,6 +127,7 @@ class Volume final : public DeviceBase, private DiskOwner {
     int node = -1;  // the peer that serves it; -1: the own disk
     bool done = false;
     bool tried_local = false;
+    bool receiving = false;  // the reply is coming into upper's memory
     NodeMask tried = 0;
     Time submitted_at{};
   };
@@ -163,6 +170,7 @@ class Volume final : public DeviceBase, private DiskOwner {
   void Complete(BlockIo* io, int error);
   void DeliverCompleted();
   void QueueForAdmission(BlockIo* io);
+  void FailWaiting();
   bool ReplicatesWithC() const;
 
   ResourceImpl& resource_;
@@ -181,10 +189,12 @@ class Volume final : public DeviceBase, private DiskOwner {
   BlockIo* waiting_head_ = nullptr;  // admission queue
   BlockIo* waiting_tail_ = nullptr;
   bool admitting_ = false;
+  bool shut_ = false;
   int quiesced_ = 0;
   uint64_t upper_pending_ = 0;
   uint64_t lower_pending_ = 0;
   uint64_t in_work_ = 0;  // admitted, not completed
+  uint64_t submissions_ = 0;
   WaitQueue idle_;
   VolumeCounters counters_;
   BlockIo* completed_head_ = nullptr;

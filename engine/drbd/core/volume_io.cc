@@ -29,8 +29,9 @@ int Volume::Check(const BlockIo& io) const {
 
 void Volume::Submit(BlockIo* io) noexcept {
   io->next = nullptr;
+  io->scratch = reinterpret_cast<void*>(++submissions_);
   ++upper_pending_;
-  if (int error = Check(*io); error != 0) {
+  if (int error = shut_ ? ENODEV : Check(*io); error != 0) {
     Complete(io, error);
     return;
   }
@@ -134,6 +135,22 @@ void Volume::DeliverCompleted() {
   if (upper_pending_ == 0) idle_.NotifyAll();
 }
 
+void Volume::FailWaiting() {
+  while (waiting_head_ != nullptr) {
+    BlockIo* io = waiting_head_;
+    waiting_head_ = io->next;
+    Complete(io, ENODEV);
+  }
+  waiting_tail_ = nullptr;
+}
+
+Task<void> Volume::Shut() {
+  shut_ = true;
+  FailWaiting();
+  CheckFlushes();
+  while (upper_pending_ != 0) co_await idle_.Wait();
+}
+
 Task<void> Volume::WaitIdle() {
   while (in_work_ != 0) co_await idle_.Wait();
 }
@@ -150,6 +167,7 @@ void Volume::StartRead(BlockIo* io) {
   read->node = -1;
   read->done = false;
   read->tried_local = false;
+  read->receiving = false;
   read->tried = 0;
   read->submitted_at = reactor().Now();
   TryRead(read);
@@ -193,6 +211,7 @@ void Volume::TryRead(ReadRequest* read) {
     if (peer.repl < ReplicationState::kEstablished || peer.disk != DiskState::kUpToDate) continue;
     read->tried |= NodeBit(node);
     read->node = node;
+    read->receiving = false;
     remote_reads_.push_back(read);
     ++device->pending;
     device->connection().SendReadRequest(*device, read->upper->offset / 512,
@@ -229,7 +248,9 @@ void Volume::FinishRead(ReadRequest* read, int error) {
 
 const BlockIo* Volume::FindRemoteRead(uint64_t block_id, int node, uint64_t sector) {
   ReadRequest* read = reads_.Find(block_id);
-  if (read == nullptr || read->node != node || read->upper->offset / 512 != sector) return nullptr;
+  if (read == nullptr || read->node != node || read->receiving ||
+      read->upper->offset / 512 != sector)
+    return nullptr;
   return read->upper;
 }
 
@@ -239,6 +260,7 @@ void Volume::FinishRemoteRead(uint64_t block_id, bool ok) {
   std::erase(remote_reads_, read);
   if (PeerDevice* device = peer(read->node); device != nullptr) --device->pending;
   read->node = -1;
+  read->receiving = false;
   if (ok) {
     FinishRead(read, 0);
   } else {
@@ -307,7 +329,8 @@ void Volume::StartFlush(BlockIo* io) {
 
 void Volume::CheckFlush(FlushRequest* flush) {
   if (!flush->peers_done && resource_.log().StableBefore(flush->epoch)) flush->peers_done = true;
-  if (!flush->local_done || !flush->peers_done || resource_.suspended()) return;
+  if (!flush->local_done || !flush->peers_done) return;
+  if (resource_.suspended() && !shut_) return;
   bool ok = flush->local_ok;
   for (const auto& [node, device] : peers_) {
     if (state().peer(node).repl >= ReplicationState::kEstablished &&

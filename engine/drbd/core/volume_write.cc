@@ -14,6 +14,7 @@ void Volume::StartWrite(BlockIo* io) {
   request->volume = this;
   request->upper = io;
   request->op = io->op;
+  request->submission = reinterpret_cast<uint64_t>(io->scratch);
   request->fua = io->fua;
   request->may_unmap = io->may_unmap;
   request->first = io->offset / 512;
@@ -53,18 +54,27 @@ void Volume::OnExtents(Request* request, bool granted) {
   Register(request);
 }
 
-// Back to the admission queue, in front: nothing of it has happened.
+// Back to the admission queue: nothing of it has happened.
 void Volume::Postpone(Request* request) {
   ReleaseExtents(request);
   BlockIo* io = request->upper;
   --counters_.write_requests;
   counters_.write_bytes -= io->length;
   --in_work_;
-  io->next = waiting_head_;
-  waiting_head_ = io;
-  if (waiting_tail_ == nullptr) waiting_tail_ = io;
+  uint64_t submission = request->submission;
   ranges_.Remove(request);
   requests_.Give(request);
+  io->scratch = reinterpret_cast<void*>(submission);
+  // In the order of submission: overlapping writes keep theirs.
+  BlockIo** at = &waiting_head_;
+  while (*at != nullptr && reinterpret_cast<uint64_t>((*at)->scratch) < submission) {
+    at = &(*at)->next;
+  }
+  io->next = *at;
+  *at = io;
+  if (io->next == nullptr) waiting_tail_ = io;
+  if (shut_) FailWaiting();
+  if (in_work_ == 0) idle_.NotifyAll();
 }
 
 // drbd-io-path.md A.5: one straight function, nothing else runs in between.
@@ -162,6 +172,10 @@ void Volume::OnLocalWrite(Request* request, int error) {
   request->local_leg = step.state;
   if (error != 0) {
     request->error = error;
+    // With pass_on the disk stays: what it does not have must not be read from it.
+    if (disk_ != nullptr && config_.disk.on_io_error == OnIoError::kPassOn) {
+      SetOutOfSync(request->first, request->end, disk_->bitmap().all_slots());
+    }
     if (step.io_error) OnLocalError(request->op, error);
   }
   if (step.check_completion) CheckCompletion(request);

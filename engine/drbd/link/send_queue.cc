@@ -99,8 +99,13 @@ void SendQueue::NotifyWhenSent(SentNotice* notice) {
   Push({nullptr, 0, nullptr, notice});
 }
 
-Task<void> SendQueue::WaitBelow(size_t bytes) {
-  while (running() && queued_bytes_ >= bytes) co_await drained_.Wait();
+Task<void> SendQueue::WaitBelow(size_t bytes, Duration limit) {
+  Time until = reactor_.Now() + limit;
+  while (running() && queued_bytes_ >= bytes) {
+    Time now = reactor_.Now();
+    if (now >= until) co_return;
+    co_await drained_.WaitFor(until - now);
+  }
 }
 
 void SendQueue::Push(const Entry& entry) {
@@ -142,14 +147,19 @@ void SendQueue::Flush() {
 
 void SendQueue::OnSent(int32_t result) {
   stall_timer_.Disarm();
-  size_t count = std::exchange(batch_entries_, 0);
   if (result < 0) {
+    batch_entries_ = 0;
     drained_.NotifyAll();
     Fail(-result);
     return;
   }
   counters_.bytes += static_cast<uint64_t>(result);
-  for (size_t i = 0; i < count; ++i) PopFront(true);
+  // A notice may append: what is left of the batch must look in flight until it is gone, or the new
+  // packet would be merged into bytes that have left already.
+  while (batch_entries_ > 0) {
+    --batch_entries_;
+    PopFront(true);
+  }
   drained_.NotifyAll();
   Flush();
 }

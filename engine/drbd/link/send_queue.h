@@ -73,8 +73,8 @@ class SendQueue {
 
   size_t queued_bytes() const { return queued_bytes_; }
   bool idle() const { return entries_.empty(); }
-  // Waits until less than `bytes` are queued, or the queue is not running.
-  Task<void> WaitBelow(size_t bytes);
+  // Waits until less than `bytes` are queued, or the queue is not running, at most for `limit`.
+  Task<void> WaitBelow(size_t bytes, Duration limit);
   const SendQueueCounters& counters() const { return counters_; }
 
   static constexpr size_t kMaxPacketBytes = 8192;

@@ -260,18 +260,28 @@ TEST_F(SendQueueTest, WaitBelowEndsWhenThereIsRoomOrTheQueueStops) {
   std::vector<std::byte> data(100000);
   Payload(data, nullptr);
   TaskGroup group(reactor);
-  group.Spawn(queue.WaitBelow(1));
+  group.Spawn(queue.WaitBelow(1, 60s));
   reactor.RunReady();
   EXPECT_EQ(group.running(), 1);
   stream.CompleteSend();
   reactor.RunReady();
   EXPECT_EQ(group.running(), 0);
   Payload(data, nullptr);
-  group.Spawn(queue.WaitBelow(1));
+  group.Spawn(queue.WaitBelow(1, 60s));
   reactor.RunReady();
   stream.CompleteSend(-ECONNRESET);
   reactor.RunReady();
   EXPECT_EQ(group.running(), 0) << "a queue that failed makes nobody wait";
+}
+
+TEST_F(SendQueueTest, WaitBelowHasALimit) {
+  Packet(100, 1);
+  TaskGroup group(reactor);
+  group.Spawn(queue.WaitBelow(1, 2s));
+  reactor.Advance(1s);
+  EXPECT_EQ(group.running(), 1);
+  reactor.Advance(2s);
+  EXPECT_EQ(group.running(), 0);
 }
 
 }  // namespace

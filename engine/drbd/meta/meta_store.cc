@@ -101,8 +101,12 @@ Task<Status> MetaStore::WriteDirtyLocked(PageRange pages, uint64_t* next) {
     bitmap_.MarkClean(end);
   }
   const size_t bytes = (end - first) * kBlockBytes;
-  const Status status =
-      co_await page_access_.WritePiece("bitmap", geometry_.bm_offset + first * kBlockBytes, bytes);
+  Status status = Ok();
+  if (before_pages_) status = co_await before_pages_();
+  if (status) {
+    status = co_await page_access_.WritePiece("bitmap", geometry_.bm_offset + first * kBlockBytes,
+                                              bytes);
+  }
   if (!status) {
     for (uint64_t page = first; page < std::min(end, bitmap_.page_count()); ++page) {
       bitmap_.MarkDirty(page);

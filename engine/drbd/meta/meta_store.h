@@ -29,6 +29,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -116,6 +117,9 @@ class MetaStore {
   // Writes the pages that are dirty now, in `pages` or everywhere. They are stable after the next
   // WriteSuperblock, WriteTransaction or Flush.
   Task<Status> WriteDirtyPages(PageRange pages = {0, UINT64_MAX});
+  // Called after pages were copied for writing and before they are written: the owner flushes the
+  // data that cleared bits stand for. An error fails the write.
+  void set_before_pages(std::function<Task<Status>()> hook) { before_pages_ = std::move(hook); }
   Task<Status> Flush();
 
   // One at a time, in the order of their numbers (asserted). See M1.
@@ -170,6 +174,7 @@ class MetaStore {
   Geometry geometry_;
   Bitmap bitmap_;
 
+  std::function<Task<Status>()> before_pages_;
   AsyncMutex page_mutex_;  // one writer of bitmap pages at a time
   WaitQueue superblock_done_;
   uint64_t superblock_started_ = 0;

@@ -228,8 +228,10 @@ void Decider::DiscardMyDataReverses() {
   d.by_discard_my_data = true;
 }
 
-// Step 11: this Primary would lose its data.
+// Step 11: this Primary would lose its data. One that attaches a disk has been without: the peer's
+// data is what it has been working on.
 void Decider::PrimaryAsTarget() {
+  if (in.attach) return;
   if (!IsTarget(d.outcome) || d.outcome == SyncOutcome::kTargetIfBothFailed) return;
   if (!own_primary || own_disk < DiskState::kConsistent || !any_bits()) return;
   switch (in.policies.rr_conflict) {
