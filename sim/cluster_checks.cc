@@ -17,6 +17,8 @@ namespace {
 
 constexpr Duration kConvergeBound = 240s;
 constexpr Duration kAfterwards = 3s;
+// A connection may have been cut without a word just now; the longest ko-count finds out.
+constexpr Duration kSilentCutBound = 60s;
 constexpr Duration kRestBound = 60s;
 constexpr Duration kStopBound = 60s;
 
@@ -80,6 +82,7 @@ bool Cluster::Converge() {
   }
   const WorkloadCounts before = workload_.counts();
   world_.RunFor(kAfterwards);
+  (void)world_.RunUntil([&] { return workload_.counts().writes > before.writes; }, kSilentCutBound);
   settling_ = true;
   int quiet = 0;
   SimTime last{};

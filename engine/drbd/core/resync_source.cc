@@ -89,14 +89,14 @@ void ResyncSource::StartRead(ResyncRead* read) {
   read->io.scratch = read;
   read->io.done = [](BlockIo* self, int error) noexcept {
     auto* done = static_cast<ResyncRead*>(self->scratch);
-    done->reading = false;
     Volume& of = done->source->device_.volume();
     of.CountLower(-1);
     if (error == 0) {
       of.NoteBackingIo(done->request.blksize, 0);
     } else {
-      of.OnLocalError(IoOp::kRead, error);
+      of.OnLocalError(IoOp::kRead, error);  // may give up all reads, but not one that is read
     }
+    done->reading = false;
     done->source->OnRead(done, error);
   };
   volume.CountLower(1);
