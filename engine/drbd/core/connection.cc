@@ -157,6 +157,7 @@ Task<void> Connection::Session(LinkSockets sockets) {
   protocol_seen_ = false;
   failure_ = ConnectionState::kUnconnected;
   pings_sent_ = ping_acks_ = 0;
+  owed_ping_acks_ = 0;
   last_control_ = reactor_.Now();
   sent_dagtag_known_ = false;
   first_dagtag_ = 0;
@@ -178,6 +179,9 @@ Task<void> Connection::Session(LinkSockets sockets) {
     FailWith(status.error());
   } else if (!failed_) {
     negotiated_ = true;
+    for (; owed_ping_acks_ > 0; --owed_ping_acks_) {
+      SendEmpty(wire::SocketKind::kControl, wire::PacketType::kPingAck);
+    }
     SendProtocol(wire::PacketType::kProtocol);
     ArmHandshakeTimer();
     session_tasks_->Spawn(DataLoop());

@@ -166,6 +166,7 @@ class Connection final : private SendQueue::Owner {
 
  private:
   static constexpr size_t kMaxHeldWrites = 65536;
+  static constexpr uint32_t kMaxOwedPingAcks = 64;
   static constexpr size_t kMaxControlBacklog = size_t{8} << 20;
 
   // --- session ---
@@ -278,6 +279,7 @@ class Connection final : private SendQueue::Owner {
   // keep-alive
   uint64_t pings_sent_ = 0;
   uint64_t ping_acks_ = 0;
+  uint32_t owed_ping_acks_ = 0;  // of pings that came before the features
   WaitQueue ping_event_;
   Time last_control_{};
   Time oldest_ping_{};

@@ -40,16 +40,15 @@ Task<void> Connection::ControlLoop() {
 }
 
 Status Connection::HandleControl(const wire::Header& header, Bytes payload) {
-  // Pings are answered at any time, before the features with the old header (drbd-wire.md 1.11).
+  // Pings are answered at once, but nothing is sent here before features and authentication are
+  // through: a 9.1 reads this socket in the agreed header format only (drbd-wire.md 1.11).
   if (header.type == PacketType::kPing && header.length == 0) {
-    wire::HeaderKind kind =
-        agreed_.protocol == 0 ? wire::HeaderKind::kH80 : wire::HeaderKind::kH100;
-    if (!control_queue_.running()) return Ok();
-    wire::EncodeHeader({.type = PacketType::kPingAck,
-                        .volume = kind == wire::HeaderKind::kH80 ? 0 : wire::kNoVolume,
-                        .length = 0,
-                        .kind = kind},
-                       control_queue_.Append(wire::HeaderSize(kind)));
+    if (negotiated_) {
+      SendEmpty(wire::SocketKind::kControl, PacketType::kPingAck);
+    } else if (++owed_ping_acks_ > kMaxOwedPingAcks) {
+      return MakeError(ErrorCode::kInvalidArgument, "{} pings before the features",
+                       owed_ping_acks_);
+    }
     return Ok();
   }
   if (header.type == PacketType::kPingAck && header.length == 0) {

@@ -183,8 +183,10 @@ void ReplayLink(const RecordedSide& side) {
   SCOPED_TRACE(side.name);
   std::vector<testing::RecordedStep> steps;
   for (const testing::RecordedStep& step : side.all) {
-    if (ReplayBed::InitiativeOf(step, side.link->agreed_features) ==
-        ReplayBed::Initiative::kUnknown) {
+    // Online verify and online resize are declined for now (docs/protocol.md).
+    if (ReplayBed::IsDeclined(step, side.link->agreed_features)) break;
+    if (step.ours && ReplayBed::InitiativeOf(step, side.link->agreed_features) ==
+                         ReplayBed::Initiative::kUnknown) {
       break;
     }
     steps.push_back(step);

@@ -15,6 +15,9 @@ constexpr uint64_t kLargestRequestSectors = 2048;  // 1 MiB
 constexpr Duration kTick = 100ms;
 constexpr Duration kMarkEvery = 3s;
 constexpr size_t kMarks = 8;
+// Our block ids of requests, told apart from those of writes: both sides' ids meet in one ack
+// packet, P_RS_WRITE_ACK, below protocol 122, and in the eyes of whoever watches.
+constexpr uint64_t kResyncIds = uint64_t{1} << 63;
 
 }  // namespace
 
@@ -166,12 +169,12 @@ bool ResyncTarget::RequestRange(uint64_t first, uint64_t end) {
   active_.push_back(*block);
   controller_.OnRequested(end - first);
   ++device_.pending;
-  device_.connection().SendResyncRequest(device_, first, end, block->handle());
+  device_.connection().SendResyncRequest(device_, first, end, block->handle() ^ kResyncIds);
   return true;
 }
 
 ResyncBlock* ResyncTarget::FindRequest(uint64_t block_id, uint64_t sector, uint32_t bytes) {
-  ResyncBlock* block = blocks_.Find(block_id);
+  ResyncBlock* block = blocks_.Find(block_id ^ kResyncIds);
   if (block == nullptr || block->replied || block->first != sector ||
       (block->end - block->first) * 512 != bytes) {
     return nullptr;
@@ -226,7 +229,7 @@ void ResyncTarget::OnWritten(ResyncBlock* block, int error) {
   Volume& volume = device_.volume();
   auto bytes = static_cast<uint32_t>((block->end - block->first) * 512);
   bool block_ids = device_.connection().agreed_protocol() >= wire::kProtocolBlockIds;
-  uint64_t id = block_ids ? block->handle() : wire::kIdSyncer;
+  uint64_t id = block_ids ? block->handle() ^ kResyncIds : wire::kIdSyncer;
   if (error == 0) {
     volume.NoteBackingIo(0, bytes);
     volume.ClearOutOfSync(block->first, block->end, volume.SlotMaskOf(NodeBit(device_.node())));

@@ -135,7 +135,10 @@ Task<void> RecordedPeer::Receive(SocketKind kind) {
     if (header->type == PacketType::kPing) {
       co_await SendRaw(SocketKind::kControl, Empty(PacketType::kPingAck, wire::HeaderKind::kH100));
     }
-    if (header->type == PacketType::kPingAck) ++ping_acks_;
+    if (header->type == PacketType::kPingAck) {
+      ++ping_acks_;
+      if (header->kind != wire::HeaderKind::kH100) failure_ = "a ping was answered too early";
+    }
     if (header->type == PacketType::kUuids110) own_current_ = LoadBe<uint64_t>(payload.data());
     if (behaviour_.answers) co_await Answer(*header, payload);
     if (!LeftOut(header->type)) {

@@ -269,6 +269,14 @@ ReplayBed::Initiative ReplayBed::InitiativeOf(const RecordedStep& step, uint32_t
   }
 }
 
+bool ReplayBed::IsDeclined(const RecordedStep& step, uint32_t features) {
+  if (step.type() == wire::PacketType::kTwopcPrepRsz) return true;
+  if (step.type() != wire::PacketType::kTwopcPrepare) return false;
+  auto request = wire::TwoPcRequest::Decode(step.packet->payload(), wire::TwoPcLayoutFor(features));
+  ProposalKind kind = Interpret(request->mask(), request->val(), step.packet->header.volume).kind;
+  return kind == ProposalKind::kStartVerify;
+}
+
 void ReplayBed::Begin(const RecordedStep& step) {
   if (InitiativeOf(step, side_.link->agreed_features) != Initiative::kKnown) return;
   acts_.push_back(step);

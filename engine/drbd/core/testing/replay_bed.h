@@ -39,6 +39,8 @@ class ReplayBed {
   // Whether `step` is such a beginning, or one that our node is not told to make here.
   enum class Initiative { kNone, kKnown, kUnknown };
   static Initiative InitiativeOf(const RecordedStep& step, uint32_t features);
+  // A proposal that our node refuses whoever makes it.
+  static bool IsDeclined(const RecordedStep& step, uint32_t features);
 
   SimWorld& world() { return *world_; }
   ResourceImpl& resource() { return *resource_; }
