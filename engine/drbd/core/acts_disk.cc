@@ -239,12 +239,8 @@ Task<Status> ResourceImpl::Invalidate(int number, int node, bool remote) {
       remote ? ReplicationState::kStartingSyncS : ReplicationState::kStartingSyncT;
   Edit edit = [=](ResourceState& next) {
     VolumeState* volume = next.Volume(number);
+    // The disk that will be overwritten is Outdated from here, Inconsistent when that begins.
     volume->peer(node).repl = repl;
-    if (remote) {
-      volume->peer(node).disk = DiskState::kInconsistent;
-    } else {
-      volume->disk = DiskState::kInconsistent;
-    }
   };
   StateRefusal refusal;
   StateResult result = co_await transactions_.Run(
