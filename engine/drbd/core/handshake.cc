@@ -45,12 +45,34 @@ SyncInput ResourceImpl::InputFor(PeerDevice& device, const wire::StateWord& thei
   return in;
 }
 
+// The peer's data is not what this diskless Primary has been working on (drbd-states.md 9.4): to
+// read it would undo acknowledged writes. Which of the two is older cannot be told without the
+// disk.
+bool ResourceImpl::ShowsOtherData(PeerDevice& device, const wire::StateWord& theirs) {
+  Volume& of = device.volume();
+  if (FollowsGenerations(of) || !device.uuids_known || of.exposed_uuid == 0) return false;
+  if (theirs.disk < DiskState::kNegotiating || IsZeroUuid(device.uuids.current)) return false;
+  if (SameUuid(of.exposed_uuid, device.uuids.current)) return false;
+  if (state_.role == Role::kPrimary) return true;
+  of.exposed_uuid = device.uuids.current;  // nobody looks at the old one any more
+  return false;
+}
+
 SyncDecision ResourceImpl::DecideConnect(PeerDevice& device, const wire::StateWord& theirs,
                                          std::string* why) {
   RefreshFacts();
   SyncDecision none;
   none.verdict = SyncVerdict::kProceed;
   Volume& of = device.volume();
+  if (ShowsOtherData(device, theirs)) {
+    none.verdict = SyncVerdict::kRetry;
+    *why = fmt::format(
+        "{}: this Primary, now without its disk, has shown data of generation {:016X}; the peer's "
+        "is {:016X}; attach the disk again, or demote this node to go on with the peer's data",
+        device.name(), of.exposed_uuid, device.uuids.current);
+    logger().Warn("{}", *why);
+    return none;
+  }
   // Without a disk on one side there is nothing to sync.
   if (of.disk() == nullptr || of.state().disk < DiskState::kNegotiating ||
       theirs.disk < DiskState::kNegotiating) {

@@ -231,9 +231,11 @@ void PeerWrites::FinishEpochs() {
       }
       return;
     }
-    connection_.SendPacket(wire::SocketKind::kControl, wire::PacketType::kBarrierAck,
-                           wire::kNoVolume,
-                           wire::BarrierAck{epoch.barrier, epoch.size - epoch.confirmed});
+    if (!unstable_) {
+      connection_.SendPacket(wire::SocketKind::kControl, wire::PacketType::kBarrierAck,
+                             wire::kNoVolume,
+                             wire::BarrierAck{epoch.barrier, epoch.size - epoch.confirmed});
+    }
     ++epochs_finished_;
     epochs_.pop_front();
     ++first_serial_;
@@ -242,12 +244,14 @@ void PeerWrites::FinishEpochs() {
 }
 
 Task<void> PeerWrites::FlushEpoch(uint64_t serial) {
-  bool ok = co_await FlushVolumes();
-  if (!ok) connection_.resource().DegradeToDrain("a flush of received writes failed");
+  if (!co_await FlushVolumes()) unstable_ = true;
   EpochOf(serial).flushed = true;
   FinishEpochs();
 }
 
+// False if received writes may be lost. Then the disk has failed, and the connection ends without
+// the barrier ack: the sender marks out of sync what it has not seen acked. A backend that has no
+// flush at all is no failure; nothing is promised then (drbd-io-path.md B.5).
 Task<bool> PeerWrites::FlushVolumes() {
   bool ok = true;
   std::vector<int> numbers;
@@ -255,10 +259,22 @@ Task<bool> PeerWrites::FlushVolumes() {
   for (int number : numbers) {
     Volume* volume = connection_.resource().volume(number);
     if (volume == nullptr || volume->disk() == nullptr) continue;
+    uint64_t generation = volume->disk_generation();
     volume->CountLower(1);
     int error = co_await volume->disk()->backing().Flush();
     volume->CountLower(-1);
-    if (error != 0) ok = false;
+    if (error == 0) continue;
+    if (error == EOPNOTSUPP) {
+      connection_.resource().DegradeToDrain("the backend has no flush");
+      continue;
+    }
+    ok = false;
+    if (volume->disk() != nullptr && volume->disk_generation() == generation) {
+      volume->OnLocalError(IoOp::kFlush, error);
+    }
+  }
+  if (!ok) {
+    connection_.Fail(ConnectionState::kBrokenPipe, "received writes could not be made stable");
   }
   co_return ok;
 }
@@ -283,10 +299,9 @@ void PeerWrites::OnLogStarving() {
 
 Task<void> PeerWrites::ConfirmStable() {
   uint64_t serial = first_serial_;
-  if (connection_.resource().flush_ordering() && !co_await FlushVolumes()) {
-    connection_.resource().DegradeToDrain("a flush of received writes failed");
-  }
+  if (connection_.resource().flush_ordering() && !co_await FlushVolumes()) unstable_ = true;
   confirming_ = false;
+  if (unstable_) co_return;
   if (serial != first_serial_ || epochs_.front().flushing || draining_) co_return;
   wire::ConfirmStable confirm;
   for (PeerWrite& write : records_) {
@@ -371,6 +386,7 @@ void PeerWrites::Reset() {
   extents_blocked_ = false;
   draining_ = false;
   confirming_ = false;
+  unstable_ = false;
   // The position survives (reconciliation), but nothing may depend on it until it is heard again.
   dagtag_known_ = false;
 }

@@ -143,6 +143,8 @@ class PeerWrites {
   uint64_t last_dagtag_ = 0;
   bool dagtag_known_ = false;
   bool draining_ = false;
+  // A flush has failed: nothing received on this connection is confirmed any more.
+  bool unstable_ = false;
   bool confirming_ = false;
   bool confirm_wanted_ = false;
   uint64_t epochs_finished_ = 0;

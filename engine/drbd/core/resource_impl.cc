@@ -257,6 +257,18 @@ void ResourceImpl::ProbeForPrimaries() {
   tasks_.Spawn(RunProbe());
 }
 
+// A Primary without a disk works on a generation that is not here.
+bool ResourceImpl::UsesOtherData(const VolumeState& volume) const {
+  for (int node : Nodes(state_.connected())) {
+    const PeerDeviceState& peer = volume.peer(node);
+    if (state_.peer(node).role == Role::kPrimary && peer.disk == DiskState::kDiskless &&
+        !peer.current_uuid_equal) {
+      return true;
+    }
+  }
+  return false;
+}
+
 Task<void> ResourceImpl::RunProbe() {
   co_await reactor_.Yield();
   bool outdate = false;
@@ -276,6 +288,7 @@ Task<void> ResourceImpl::RunProbe() {
         !(outdate && state_.Volume(number)->disk > DiskState::kOutdated)) {
       continue;
     }
+    if (!outdate && UsesOtherData(*state_.Volume(number))) continue;
     int which = number;
     DiskState to = outdate ? DiskState::kOutdated : DiskState::kUpToDate;
     (void)Change(

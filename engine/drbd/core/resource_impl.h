@@ -98,6 +98,9 @@ class ResourceImpl {
   SyncDecision DecideConnect(PeerDevice& device, const wire::StateWord& theirs, std::string* why);
   Status AgreeOnSize(Volume& volume);
   static bool FollowsGenerations(const Volume& of);
+  static bool HasGoodData(Volume& of);
+  bool ShowsOtherData(PeerDevice& device, const wire::StateWord& theirs);
+  bool UsesOtherData(const VolumeState& volume) const;
   void OnUuids(PeerDevice& device);
   void OnCurrentUuid(PeerDevice& device);
   void OnPeerState(PeerDevice& device, const wire::StateWord& theirs);

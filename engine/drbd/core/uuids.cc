@@ -224,6 +224,14 @@ void ResourceImpl::StartOwedUuid(Volume& of) {
   tasks_.Spawn(RunOwedUuid(&of));
 }
 
+bool ResourceImpl::HasGoodData(Volume& of) {
+  if (of.disk() == nullptr || of.state().disk != DiskState::kInconsistent) return true;
+  for (const auto& [node, device] : of.peers()) {
+    if (device->connection().up() && device->state().disk == DiskState::kUpToDate) return true;
+  }
+  return false;
+}
+
 // At the next I/O, which waits for it; the peers are pinged first, so that one that has just died
 // is known to miss the new generation (4.3).
 Task<void> ResourceImpl::RunOwedUuid(Volume* of) {
@@ -231,7 +239,9 @@ Task<void> ResourceImpl::RunOwedUuid(Volume* of) {
   co_await reactor_.Yield();
   co_await PingAll();
   Status status = Ok();
-  if (of->state().owes_new_uuid && state_.role == Role::kPrimary) {
+  // Without good data in reach nothing is acknowledged, and nothing new begins: a generation of
+  // half-synced data would look like a split brain to the node that has all of it.
+  if (of->state().owes_new_uuid && state_.role == Role::kPrimary && HasGoodData(*of)) {
     status = co_await MakeNewUuid(*of, false);
   }
   of->making_uuid = false;

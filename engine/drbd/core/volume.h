@@ -95,6 +95,7 @@ class Volume final : public DeviceBase, private DiskOwner {
   Request* FindRequest(uint64_t block_id) { return requests_.Find(block_id); }
   // Something that held I/O back may be over.
   void Readmit();
+  bool WillBeOverwritten(const Request& request);
   void CheckCompletion(Request* request);
   // The request has left the transfer log: bits, extents, late out-of-sync notes.
   void Retire(Request* request);

@@ -1,4 +1,5 @@
 // Writes of the front: range, extents, registration, legs, bits (drbd-io-path.md A).
+#include <algorithm>
 #include <cerrno>
 
 #include "engine/drbd/core/resource_impl.h"
@@ -181,6 +182,13 @@ void Volume::OnLocalWrite(Request* request, int error) {
   if (step.check_completion) CheckCompletion(request);
 }
 
+// A write that is on this node's disk only, while that disk is being brought up to date from
+// another: the resync would put older data on top of it, so it must not be acknowledged.
+bool Volume::WillBeOverwritten(const Request& request) {
+  if (state().disk != DiskState::kInconsistent) return false;
+  return std::ranges::none_of(request.states(), [](LegState leg) { return leg.ok(); });
+}
+
 void Volume::CheckCompletion(Request* request) {
   if (!request->registered) return;
   if (!request->completed) {
@@ -190,7 +198,7 @@ void Volume::CheckCompletion(Request* request) {
       case Completion::kWait:
         return;
       case Completion::kSuccess:
-        request->error = 0;
+        request->error = WillBeOverwritten(*request) ? EIO : 0;
         break;
       case Completion::kError:
         if (request->error == 0) request->error = EIO;
