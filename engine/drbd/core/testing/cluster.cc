@@ -277,13 +277,15 @@ uint8_t Cluster::ByteOnDisk(int i, uint64_t offset, int volume) {
 
 ::testing::AssertionResult Cluster::Equal(int a, int b, int volume) {
   uint64_t size = status(a).volumes.at(static_cast<size_t>(volume)).size_bytes;
+  const SimDisk& one = disk(a, volume);
+  const SimDisk& other = disk(b, volume);
   std::vector<std::byte> left(4096);
   std::vector<std::byte> right(4096);
   for (uint64_t at = 0; at < size; at += 4096) {
-    if (!disk(a, volume).PageInUse(at / 4096) && !disk(b, volume).PageInUse(at / 4096)) continue;
+    if (!one.PageInUse(at / 4096) && !other.PageInUse(at / 4096)) continue;
     size_t length = std::min<uint64_t>(4096, size - at);
-    disk(a, volume).ReadNow(at, {left.data(), length});
-    disk(b, volume).ReadNow(at, {right.data(), length});
+    one.ReadNow(at, {left.data(), length});
+    other.ReadNow(at, {right.data(), length});
     if (std::memcmp(left.data(), right.data(), length) != 0) {
       return ::testing::AssertionFailure()
              << "nodes " << a << " and " << b << " differ in the block at " << at;
