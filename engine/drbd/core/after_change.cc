@@ -185,6 +185,7 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
   if (send_state) link.SendState(*device);
 
   if (was.repl == is.repl) return;
+  device->bitmap_received = false;
   switch (is.repl) {
     case ReplicationState::kWFBitMapS:
       MarkInFlightOutOfSync(*device);

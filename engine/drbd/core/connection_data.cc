@@ -274,6 +274,7 @@ Task<Status> Connection::OnOutOfSync(const wire::Header& header, PeerDevice& dev
   if (failed_) co_return MakeError(ErrorCode::kCancelled, "the connection ended");
   device.volume().SetOutOfSync(range.sector, range.sector + range.blksize / 512,
                                device.volume().SlotMaskOf(NodeBit(node())));
+  device.target.OnOutOfSync(range.sector, range.sector + range.blksize / 512);
   co_return Ok();
 }
 

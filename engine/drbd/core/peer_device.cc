@@ -52,17 +52,22 @@ void PeerDevice::OnConnecting() {
   source_missed_end = false;
   peer_missed_end = false;
   bitmap_sent = false;
+  bitmap_received = false;
   bitmap_receiver_.reset();
   sent_bytes = 0;
   received_bytes = 0;
 }
 
 Result<bool> PeerDevice::ReceiveBitmap(wire::PacketType type, Bytes payload) {
+  if (bitmap_received) {
+    return MakeError(ErrorCode::kInvalidArgument, "a second bitmap in one exchange");
+  }
   if (!bitmap_receiver_) {
     bitmap_receiver_.emplace(wire::BitmapStreamBits(volume_.size_sectors()), *sink_);
   }
   Result<bool> complete = bitmap_receiver_->Receive(type, payload);
   if (!complete || *complete) bitmap_receiver_.reset();
+  bitmap_received = complete && *complete;
   return complete;
 }
 

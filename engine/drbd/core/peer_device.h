@@ -55,7 +55,8 @@ class PeerDevice {
   std::optional<SentUuids> sent_uuids;  // in the handshake that is under way
   bool source_missed_end = false;       // marks of DetectFinishedResyncs
   bool peer_missed_end = false;
-  bool bitmap_sent = false;  // ours, in this exchange
+  bool bitmap_sent = false;      // ours, in this exchange
+  bool bitmap_received = false;  // the peer's
   uint64_t rs_start_uuid = 0;
   wire::StateWord handshake_word;  // of the connect that is under way
   bool consider_resync = false;    // decide again on the next state of the peer

@@ -163,6 +163,7 @@ bool ResyncTarget::RequestRange(uint64_t first, uint64_t end) {
   block->replied = false;
   block->deallocated = false;
   block->writing = false;
+  block->stale = false;
   bool granted = volume.ranges().Insert(block, RangeKind::kResyncWrite, device_.node(), first, end,
                                         [](IoRange*) noexcept {});
   UMBLOCK_ASSERT(granted, "a range that would not wait is granted");
@@ -232,7 +233,9 @@ void ResyncTarget::OnWritten(ResyncBlock* block, int error) {
   uint64_t id = block_ids ? block->handle() ^ kResyncIds : wire::kIdSyncer;
   if (error == 0) {
     volume.NoteBackingIo(0, bytes);
-    volume.ClearOutOfSync(block->first, block->end, volume.SlotMaskOf(NodeBit(device_.node())));
+    if (!block->stale) {
+      volume.ClearOutOfSync(block->first, block->end, volume.SlotMaskOf(NodeBit(device_.node())));
+    }
     device_.connection().SendBlockAck(wire::PacketType::kRsWriteAck, device_, block->first, id,
                                       bytes);
   } else {
@@ -244,6 +247,12 @@ void ResyncTarget::OnWritten(ResyncBlock* block, int error) {
   }
   block->writing = false;
   Release(block);
+}
+
+void ResyncTarget::OnOutOfSync(uint64_t first, uint64_t end) {
+  for (ResyncBlock& block : active_) {
+    if (block.replied && block.first < end && first < block.end) block.stale = true;
+  }
 }
 
 void ResyncTarget::OnFailed(ResyncBlock* block) {

@@ -39,6 +39,7 @@ struct ResyncBlock final : PoolObject, IoRange {
   bool replied = false;
   bool deallocated = false;
   bool writing = false;
+  bool stale = false;  // the source has said since that the block is out of sync
   Buffer buffer;
   iovec iov{};
   BlockIo io;
@@ -66,6 +67,8 @@ class ResyncTarget {
   // P_NEG_RS_DREPLY: the source cannot read it. P_RS_CANCEL: try again later.
   void OnFailed(ResyncBlock* block);
   void OnCancelled(ResyncBlock* block);
+  // P_OUT_OF_SYNC: data that came before it does not make these sectors in sync (INV-26).
+  void OnOutOfSync(uint64_t first, uint64_t end);
 
   void Configure(const ResyncOptions& options) { controller_.Configure(options); }
   SyncProgress progress() const;

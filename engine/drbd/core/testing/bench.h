@@ -169,6 +169,7 @@ class Bench : private FrontStore, public Cluster {
   PeerVolumeStatus peer_volume(int i, int number = 0) {
     return status(i).connections.at(0).volumes.at(static_cast<size_t>(number));
   }
+  std::string last_error(int i) { return status(i).connections.at(0).last_error; }
   bool SawEvent(int i, std::string_view attribute, std::string_view value) {
     for (const StateEvent& event : program(i).events) {
       if (event.attribute == attribute && event.new_value == value) return true;
