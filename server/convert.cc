@@ -155,8 +155,8 @@ Result<BackendSetup> ToBackendSetup(const v1::BackendSpec& spec) {
       spec.kind() == v1::BackendKind::Ram ? BackendSetup::Kind::kRam : BackendSetup::Kind::kFile;
   if (spec.path().empty() || spec.path()[0] != '/' || spec.path().size() > 4000 ||
       spec.path().find('\0') != std::string::npos) {
-    return MakeError(ErrorCode::kInvalidArgument, "backend '{}': an absolute path is needed",
-                     spec.name());
+    return MakeError(ErrorCode::kInvalidArgument, "backend '{}': '{}' is not an absolute path",
+                     spec.name(), spec.path().substr(0, spec.path().find('\0')).substr(0, 200));
   }
   if (spec.size_bytes() % 4096 != 0 || spec.size_bytes() > kMaxSize) {
     return MakeError(ErrorCode::kInvalidArgument,
@@ -373,11 +373,7 @@ Result<TargetSetup> ToTargetSetup(const v1::TargetSpec& spec, const std::string&
   setup.name = spec.name();
   setup.alias = spec.alias();
   for (const std::string& initiator : spec.initiators()) {
-    if (initiator.empty() || initiator.size() > 223) {
-      return MakeError(ErrorCode::kInvalidArgument,
-                       "initiators: a name of 1 to 223 bytes is needed, \"*\" at its end stands "
-                       "for anything");
-    }
+    UMBLOCK_TRY(CheckIscsiName(initiator));
     setup.initiators.push_back(initiator);
   }
   if (spec.has_chap()) {

@@ -131,9 +131,9 @@ TEST(Convert, RefusesBadPaths) {
 TEST(Convert, RefusesBadBackends) {
   v1::BackendSpec spec;
   spec.set_name("disk0");
-  EXPECT_THAT(Refusal(ToBackendSetup(spec)), HasSubstr("absolute path"));
+  EXPECT_THAT(Refusal(ToBackendSetup(spec)), HasSubstr("not an absolute path"));
   spec.set_path("relative");
-  EXPECT_THAT(Refusal(ToBackendSetup(spec)), HasSubstr("absolute path"));
+  EXPECT_THAT(Refusal(ToBackendSetup(spec)), HasSubstr("not an absolute path"));
   spec.set_path("/disk");
   spec.set_create(true);
   EXPECT_THAT(Refusal(ToBackendSetup(spec)), HasSubstr("needs its size"));

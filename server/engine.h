@@ -76,7 +76,7 @@ struct ChapSetup {
 struct TargetSetup {
   std::string name;
   std::string alias;
-  std::vector<std::string> initiators;  // "*" at the end stands for anything; empty: all
+  std::vector<std::string> initiators;  // empty: all
   ChapSetup chap;
   ChapSetup mutual_chap;
 };
@@ -103,7 +103,6 @@ struct SessionStatus {
   std::string initiator;
   std::string address;
   uint32_t tsih = 0;
-  Duration age{};
   uint64_t commands = 0;
   uint64_t copied_bytes = 0;
   uint64_t received_bytes = 0, sent_bytes = 0;

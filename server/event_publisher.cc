@@ -96,10 +96,17 @@ void EventPublisher::Log(const v1::Event& event) {
                   event.type() == v1::Event::CREATED ? "created" : "deleted");
     return;
   }
+  // The engine has a line for each state change of its own; what is seen here of its objects beside
+  // that (sizes, openers) is detail.
+  const bool engines = event.has_resource() || event.has_volume() || event.has_connection() ||
+                       event.has_peer_volume();
+  const LogLevel level = engines ? LogLevel::kDebug : LogLevel::kInfo;
   for (const v1::Change& change : event.changes()) {
     if (IsProgress(change)) continue;
-    logger_->Info("{}: {} changed old=\"{}\" new=\"{}\" reason=\"{}\"", event.object(),
-                  change.attribute(), change.old_value(), change.new_value(), change.reason());
+    const std::string line =
+        fmt::format("{}: {} {} -> {} reason=\"{}\"", event.object(), change.attribute(),
+                    change.old_value(), change.new_value(), change.reason());
+    if (logger_->Enabled(level)) logger_->Write(level, line);
   }
 }
 
@@ -131,7 +138,6 @@ void EventPublisher::ShowEngineChange(v1::Event event,
     change->set_new_value(from->new_value);
     change->set_reason(from->reason);
   }
-  Log(event);
   last_[event.object()] = event;
   hub_->Publish(std::move(event));
 }
@@ -224,7 +230,6 @@ v1::Event TargetEvent(const v1::Target& target) {
     session.clear_copied_bytes();
     session.clear_received_bytes();
     session.clear_sent_bytes();
-    session.clear_since();
   }
   return event;
 }

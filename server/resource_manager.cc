@@ -16,11 +16,12 @@ std::unexpected<Error> NoSuchResource(const std::string& name) {
   return MakeError(ErrorCode::kNotFound, "no resource '{}'", name);
 }
 std::unexpected<Error> NoSuchVolume(const std::string& resource, uint32_t number) {
-  return MakeError(ErrorCode::kNotFound, "resource '{}' has no volume {}", resource, number);
+  return MakeError(ErrorCode::kNotFound, "no volume {}/{}", resource, number);
 }
 std::unexpected<Error> NoSuchPeer(const std::string& resource, uint32_t peer_node_id) {
-  return MakeError(ErrorCode::kNotFound, "resource '{}' has no peer with node id {}", resource,
-                   peer_node_id);
+  return MakeError(ErrorCode::kNotFound,
+                   "no connection {}/{}: resource '{}' has no peer with node id {}", resource,
+                   peer_node_id, resource, peer_node_id);
 }
 
 ResourceEntry::ResourceEntry(ResourceManager* owner, Reactor& on_reactor)

@@ -1,7 +1,5 @@
 #include "server/target_manager.h"
 
-#include <google/protobuf/util/time_util.h>
-
 #include "server/convert.h"
 #include "server/names.h"
 
@@ -109,8 +107,9 @@ Task<Status> TargetManager::OpenLun(LunEntry* lun) {
     setup.read_only = lun->spec.read_only();
     // A replicated volume is the same disk on every node; a backend is this node's.
     setup.identity = lun->spec.backing().has_volume()
-                         ? DescribeBacking(lun->spec.backing())
-                         : node_name_ + " " + DescribeBacking(lun->spec.backing());
+                         ? fmt::format("{}-{}", lun->spec.backing().volume().resource(),
+                                       lun->spec.backing().volume().number())
+                         : fmt::format("{}-{}", node_name_, lun->spec.backing().backend());
     opened = co_await iscsi_->AddLun(setup);
   }
   lun->open = opened.has_value();
@@ -146,7 +145,6 @@ v1::Lun TargetManager::Describe(const LunEntry& lun, const IscsiStatus& status) 
 }
 
 v1::Target TargetManager::Describe(const TargetEntry& target, const IscsiStatus& status) const {
-  using google::protobuf::util::TimeUtil;
   v1::Target shown;
   *shown.mutable_spec() = target.spec;
   shown.set_ready(target.open);
@@ -158,8 +156,6 @@ v1::Target TargetManager::Describe(const TargetEntry& target, const IscsiStatus&
     session->set_initiator(from.initiator);
     session->set_address(from.address);
     session->set_tsih(from.tsih);
-    *session->mutable_since() =
-        TimeUtil::GetCurrentTime() - TimeUtil::NanosecondsToDuration(from.age.count());
     session->set_commands(from.commands);
     session->set_copied_bytes(from.copied_bytes);
     session->set_received_bytes(from.received_bytes);
