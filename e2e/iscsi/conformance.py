@@ -164,7 +164,7 @@ def main():
     parser.add_argument("--url", help="a target that runs already")
     parser.add_argument("--url2", help="a second path to the same LUN")
     parser.add_argument("--only", help="regular expression on ALL.Suite.Test")
-    parser.add_argument("--timeout", type=float, default=60, help="seconds per test")
+    parser.add_argument("--timeout", type=float, default=150, help="seconds per test")
     parser.add_argument("--update", action="store_true", help="record the results as expected")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
