@@ -80,6 +80,7 @@ ResourceStatus ResourceImpl::status() const {
     connection.agreed_protocol = static_cast<uint32_t>(link->agreed_protocol());
     connection.agreed_features = link->agreed_features();
     connection.ap_in_flight_bytes = link->ap_in_flight();
+    connection.copied_bytes = link->copied_bytes();
     connection.last_error = link->state().connected() ? "" : link->last_error();
     for (const auto& [number, of] : volumes_) {
       PeerDevice* device = of->peer(node);

@@ -250,6 +250,12 @@ Task<Status> ResourceImpl::Invalidate(int number, int node, bool remote) {
        .check =
            [&] {
              StateCheck check = Check({}, edit);
+             ReplicationState now = state_.Volume(number)->peer(node).repl;
+             if (now > ReplicationState::kEstablished) {
+               StateRefusal running;
+               running.code = StateResult::kResyncRunning;
+               check = std::unexpected(running);
+             }
              if (!check) refusal = check.error();
              return check;
            },

@@ -11,7 +11,7 @@
 // keep-alive; the control loop never waits for disk, log or data (9.3).
 #pragma once
 
-#include <deque>
+#include <boost/circular_buffer.hpp>
 #include <memory>
 #include <optional>
 #include <string>
@@ -160,6 +160,9 @@ class Connection final : private SendQueue::Owner {
   // all be waiting for this peer.
   BufferPool& buffers() { return buffers_; }
   uint64_t data_bytes_sent() const { return data_queue_.counters().bytes; }
+  uint64_t copied_bytes() const {
+    return data_reader_ == nullptr ? 0 : data_reader_->bytes_copied();
+  }
 
   Status UpdateNet(const NetOptions& options);
   void UpdateResync(const ResyncOptions& options);
@@ -293,7 +296,7 @@ class Connection final : private SendQueue::Owner {
   Request* unacked_head_ = nullptr;
   Request* unacked_tail_ = nullptr;
   uint64_t ap_in_flight_ = 0;           // bytes
-  std::deque<uint32_t> sent_barriers_;  // not acknowledged, oldest first
+  boost::circular_buffer<uint32_t> sent_barriers_{64};  // not acknowledged, oldest first
 
   struct HandshakeTimer : Timer {
     Connection* connection;

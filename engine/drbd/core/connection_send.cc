@@ -346,6 +346,7 @@ void Connection::QueueWrite(Request* request, int leg_index, PeerDevice& device)
 void Connection::SendBarrier() {
   // The number is ours alone: opaque to the peer, which echoes it (drbd-io-path.md B.3).
   SendPacket(SocketKind::kData, PacketType::kBarrier, wire::kNoVolume, wire::Barrier{sent_epoch_});
+  if (sent_barriers_.full()) sent_barriers_.set_capacity(sent_barriers_.capacity() * 2);
   sent_barriers_.push_back(sent_epoch_);
   epoch_writes_ = 0;
 }

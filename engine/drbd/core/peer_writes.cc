@@ -254,15 +254,18 @@ Task<void> PeerWrites::FlushEpoch(uint64_t serial) {
 // flush at all is no failure; nothing is promised then (drbd-io-path.md B.5).
 Task<bool> PeerWrites::FlushVolumes() {
   bool ok = true;
-  std::vector<int> numbers;
-  for (auto& [number, volume] : connection_.resource().volumes()) numbers.push_back(number);
-  for (int number : numbers) {
-    Volume* volume = connection_.resource().volume(number);
-    if (volume == nullptr || volume->disk() == nullptr) continue;
+  auto& volumes = connection_.resource().volumes();
+  // By number, as the map may change while a flush is awaited.
+  for (auto it = volumes.begin(); it != volumes.end();) {
+    int number = it->first;
+    Volume* volume = it->second.get();
+    it = volumes.upper_bound(number);
+    if (volume->disk() == nullptr) continue;
     uint64_t generation = volume->disk_generation();
     volume->CountLower(1);
     int error = co_await volume->disk()->backing().Flush();
     volume->CountLower(-1);
+    it = volumes.upper_bound(number);
     if (error == 0) continue;
     if (error == EOPNOTSUPP) {
       connection_.resource().DegradeToDrain("the backend has no flush");

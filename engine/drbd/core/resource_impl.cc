@@ -53,6 +53,7 @@ Task<void> ResourceImpl::Stop() {
       co_await volume->CloseDisk(!primary);
     }
   }
+  co_await tasks_.Join();  // a disk may have failed on its last writes
   for (auto& [number, volume] : volumes_) volume->peers().clear();
   connections_.clear();
   volumes_.clear();

@@ -19,16 +19,26 @@ void ResyncController::Reset() {
   oldest_ = 0;
   total_ = 0;
   in_flight_ = 0;
+  spent_ = 0;
+}
+
+// `rate` in KiB/s, 2 sectors each.
+uint64_t ResyncController::WithinRate(int64_t sectors, uint32_t rate, Duration elapsed) {
+  int64_t per_ms = int64_t{rate} * 2;  // thousandths of sectors
+  spent_ = std::max<int64_t>(spent_ - per_ms * (elapsed / 1us) / 1000, 0);
+  int64_t left = (per_ms * 100 - spent_) / 1000;
+  return static_cast<uint64_t>(std::clamp<int64_t>(sectors, 0, std::max<int64_t>(left, 0)));
 }
 
 uint64_t ResyncController::Tick(uint64_t arrived, Duration elapsed) {
   // Rates are per 100 ms: KiB/s are 2 sectors each.
   int64_t came = static_cast<int64_t>(arrived);
   in_flight_ = std::max<int64_t>(in_flight_ - came, 0);
-  if (plan_.empty()) {
-    return options_.resync_rate * 2 / 10;
-  }
+  Duration passed = std::clamp<Duration>(elapsed, Duration::zero(), 1s);
   elapsed = std::clamp<Duration>(elapsed, 1ms, 1s);
+  if (plan_.empty()) {
+    return WithinRate(int64_t{options_.resync_rate} * 2 / 10, options_.resync_rate, passed);
+  }
   if (elapsed < 100ms) came = came * (100ms / 1ms) / (elapsed / 1ms);
 
   int64_t steps = static_cast<int64_t>(plan_.size());
@@ -49,8 +59,8 @@ uint64_t ResyncController::Tick(uint64_t arrived, Duration elapsed) {
   oldest_ = (oldest_ + 1) % plan_.size();
   total_ -= current;
 
-  int64_t limit = options_.c_max_rate == 0 ? INT64_MAX : int64_t{options_.c_max_rate} * 2 / 10;
-  return static_cast<uint64_t>(std::clamp<int64_t>(came + current, 0, limit));
+  if (options_.c_max_rate == 0) return static_cast<uint64_t>(std::max<int64_t>(came + current, 0));
+  return WithinRate(came + current, options_.c_max_rate, passed);
 }
 
 }  // namespace umblock::drbd

@@ -28,7 +28,31 @@ TEST(ResyncControllerTest, FixedRateWithoutAPlan) {
   options.resync_rate = 4096;  // KiB/s
   ResyncController controller(options);
   EXPECT_EQ(controller.Tick(0, 100ms), 4096u * 2 / 10);
+  controller.OnRequested(4096u * 2 / 10);
   EXPECT_EQ(controller.Tick(100000, 100ms), 4096u * 2 / 10) << "whatever arrives";
+}
+
+// However often it is asked, in short ticks and long ones.
+TEST(ResyncControllerTest, TheRateIsKeptWhateverTheLengthOfTheTicks) {
+  for (bool plan : {true, false}) {
+    for (Duration tick : std::initializer_list<Duration>{50us, 1ms, 3ms, 25ms, 100ms, 250ms}) {
+      ResyncOptions options;
+      options.c_max_rate = 2048;
+      options.resync_rate = 2048;
+      options.c_fill_target = 1 << 20;
+      if (!plan) options.c_plan_ahead = 0;
+      ResyncController controller(options);
+      uint64_t total = 0;
+      uint64_t last = 0;
+      for (Duration now = Duration::zero(); now < 10s; now += tick) {
+        last = controller.Tick(last, tick);
+        controller.OnRequested(last);
+        total += last;
+      }
+      EXPECT_LE(total, 2048u * 2 * 10 + 410) << tick / 1us << " us";
+      EXPECT_GE(total, 2048u * 2 * 10 / 4) << tick / 1us << " us";
+    }
+  }
 }
 
 TEST(ResyncControllerTest, NeverAboveTheMaximumRate) {

@@ -85,13 +85,14 @@ Task<void> ResyncTarget::Loop() {
       continue;
     }
     Time now = reactor_.Now();
+    bool whole_tick = now - last >= kTick;
     uint64_t budget = controller_.Tick(std::exchange(arrived_, 0), now - last);
     last = now;
     uint64_t limit = uint64_t{device_.connection().config().net.max_buffers} * kSectorsPerBit;
     auto in_flight = static_cast<uint64_t>(controller_.in_flight());
     budget = in_flight >= limit ? 0 : std::min(budget, limit - in_flight);
     // Less than a block would never come to anything.
-    if (in_flight == 0) budget = std::max(budget, kSectorsPerBit);
+    if (in_flight == 0 && whole_tick) budget = std::max(budget, kSectorsPerBit);
     uint64_t requested = RequestSome(budget);
     Sample();
     if (active_.empty() && requested == 0) {

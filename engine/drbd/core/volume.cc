@@ -82,9 +82,16 @@ Task<Status> Volume::OpenDisk(const AttachRequest& request) {
 
 Task<void> Volume::CloseDisk(bool clean) {
   if (disk_ == nullptr) co_return;
+  if (closing_disk_) {  // a disk that fails while it is being detached
+    while (disk_ != nullptr) co_await idle_.Wait();
+    co_return;
+  }
+  closing_disk_ = true;
   co_await DrainLocal();
   co_await disk_->Close(clean);
   disk_.reset();
+  closing_disk_ = false;
+  idle_.NotifyAll();
   backend_name_.clear();
   UpdateGeometry();
 }

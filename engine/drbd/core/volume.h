@@ -179,6 +179,7 @@ class Volume final : public DeviceBase, private DiskOwner {
   BlockGeometry geometry_;
   std::unique_ptr<Disk> disk_;
   uint64_t disk_generation_ = 0;
+  bool closing_disk_ = false;
   std::string backend_name_;
   std::map<int, std::unique_ptr<PeerDevice>> peers_;
   RangeTable ranges_;
