@@ -43,24 +43,33 @@ struct Builder {
 
 using MessagePtr = std::shared_ptr<google::protobuf::Message>;
 
-// The text of an option (or, with a name without dashes, of a positional) becomes a field.
-inline CLI::Option* Field(CLI::App* verb, const std::string& name, const MessagePtr& message,
-                          const std::string& path, const std::string& help) {
-  CLI::Option* option = verb->add_option_function<std::vector<std::string>>(
-                                name,
-                                [message, path](const std::vector<std::string>& texts) {
-                                  for (const std::string& text : texts) {
-                                    (void)SetField(message.get(), path, text);
-                                  }
-                                },
-                                help)
-                            ->expected(1);
-  option->type_name("")->check([message, path](const std::string& text) -> std::string {
+// Says what is wrong with a text for a field; nothing if it fits.
+inline CLI::Option* CheckField(CLI::Option* option, const MessagePtr& message,
+                               const std::string& path) {
+  return option->type_name("")->check([message, path](const std::string& text) -> std::string {
     std::unique_ptr<google::protobuf::Message> scratch(message->New());
     Status set = SetField(scratch.get(), path, text);
     return set ? std::string() : set.error().message();
   });
-  return option;
+}
+
+// The text of an option (or, with a name without dashes, of a positional) becomes a field.
+inline CLI::Option* Field(CLI::App* verb, const std::string& name, const MessagePtr& message,
+                          const std::string& path, const std::string& help) {
+  const auto set = [message, path](const std::string& text) {
+    (void)SetField(message.get(), path, text);
+  };
+  return CheckField(verb->add_option_function<std::string>(name, set, help), message, path);
+}
+// An option that may be repeated, and a field with one element for each.
+inline CLI::Option* RepeatedField(CLI::App* verb, const std::string& name,
+                                  const MessagePtr& message, const std::string& path,
+                                  const std::string& help) {
+  const auto set = [message, path](const std::vector<std::string>& texts) {
+    for (const std::string& text : texts) (void)SetField(message.get(), path, text);
+  };
+  CLI::Option* option = verb->add_option_function<std::vector<std::string>>(name, set, help);
+  return CheckField(option->allow_extra_args(false), message, path);
 }
 inline CLI::Option* Positional(CLI::App* verb, const std::string& name, const MessagePtr& message,
                                const std::string& path, const std::string& help) {

@@ -60,8 +60,8 @@ void AddTargetSpec(CLI::App* verb, const MessagePtr& request,
                    const std::shared_ptr<ChapArguments>& a) {
   Positional(verb, "TARGET", request, "spec.name", "iSCSI name, as iqn.2026-01.com.example:disk");
   Field(verb, "--alias", request, "spec.alias", "For people");
-  Field(verb, "--initiator", request, "spec.initiators", "May log in (all); may be repeated")
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  RepeatedField(verb, "--initiator", request, "spec.initiators",
+                "May log in (all); may be repeated");
   verb->add_option("--chap-user", a->user, "Initiators prove themselves")->type_name("");
   verb->add_option("--chap-secret-file", a->file, "First line: 12 to 255 bytes")->type_name("");
   verb->add_option("--mutual-chap-user", a->mutual_user, "The target proves itself")->type_name("");

@@ -39,7 +39,9 @@ class UmctlTest : public testing::Test {
     std::istringstream in(input);
     std::ostringstream out;
     std::ostringstream err;
-    arguments.insert(arguments.begin(), {"--socket", socket_});
+    if (arguments.empty() || arguments[0] != "--socket") {
+      arguments.insert(arguments.begin(), {"--socket", socket_});
+    }
     const int code = RunUmctl(arguments, {in, out, err, terminal, terminal});
     out_ = out.str();
     err_ = err.str();
