@@ -296,7 +296,7 @@ class Connection final : private SendQueue::Owner {
   Request* unacked_head_ = nullptr;
   Request* unacked_tail_ = nullptr;
   uint64_t ap_in_flight_ = 0;           // bytes
-  boost::circular_buffer<uint32_t> sent_barriers_{64};  // not acknowledged, oldest first
+  boost::circular_buffer<uint32_t> sent_barriers_{1024};  // not acknowledged, oldest first
 
   struct HandshakeTimer : Timer {
     Connection* connection;
