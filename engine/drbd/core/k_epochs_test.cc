@@ -523,6 +523,53 @@ TEST(K62, NoPeerAckNamesAWriteOfAnEarlierConnection) {
   }
 }
 
+// H.2: merged while the answer is the same, sent after the delay, in the order of the stream.
+TEST(PeerAcksTest, AreMergedAndInOrder) {
+  Bench bench(Options(63));
+  bench.BringUpPrimary();
+  bench.log.Clear();
+  for (uint64_t i = 0; i < 100; ++i) bench.StartWrite(0, i * 8192, 4096, 1);
+  ASSERT_TRUE(bench.RunUntil([&] { return bench.AllDone(); }));
+  bench.RunFor(500ms);
+  auto acks = bench.log.Of(0, {PacketType::kPeerAck});
+  ASSERT_GE(acks.size(), 1u);
+  EXPECT_LE(acks.size(), 5u) << "100 writes in a moment";
+  uint64_t last = 0;
+  for (const SeenPacket& packet : acks) {
+    wire::PeerAck ack = *wire::PeerAck::Decode(packet.front);
+    EXPECT_EQ(ack.mask, NodeBit(0) | NodeBit(1));
+    EXPECT_GT(ack.dagtag, last);
+    last = ack.dagtag;
+  }
+  // The newest one covers the whole stream.
+  uint64_t position = 0;
+  for (const SeenPacket& packet : bench.log.packets()) {
+    if (packet.from == 0 && packet.type() == PacketType::kDagtag) {
+      position = wire::Dagtag::Decode(packet.front)->dagtag;
+    }
+    if (packet.from == 0 && packet.type() == PacketType::kData) position += 8;
+  }
+  EXPECT_EQ(last, position) << "INV-17, INV-25";
+}
+
+TEST(PeerAcksTest, TheWindowBoundsWhatIsNotAcked) {
+  ClusterOptions options = Options(64);
+  options.resource.peer_ack_window = 1 << 20;
+  options.resource.peer_ack_delay = 10s;
+  Bench bench(options);
+  bench.BringUpPrimary();
+  bench.log.Clear();
+  for (uint64_t i = 0; i < 32; ++i) {
+    ASSERT_EQ(bench.Do(0, IoOp::kWrite, i << 18, 256 << 10, 1), 0);
+  }
+  bench.RunFor(1s);
+  EXPECT_GE(bench.log.Count(0, PacketType::kPeerAck), 32u / 4 - 1);
+  // Demotion sends what is pending at once.
+  size_t before = bench.log.Count(0, PacketType::kPeerAck);
+  ASSERT_TRUE(bench.Demote(0));
+  EXPECT_EQ(bench.log.Count(0, PacketType::kPeerAck), before + 1);
+}
+
 TEST(K89, SmallBuffersAndManyVolumesMakeProgress) {
   ClusterOptions options = Options(89);
   options.volumes = 4;

@@ -829,5 +829,44 @@ TEST(Acts, MayBeAskedForAtTheSameTime) {
   }
 }
 
+TEST(Acts, APeerMayBeRemovedAtAnyTime) {
+  for (uint64_t seed = 1; seed <= 30; ++seed) {
+    SCOPED_TRACE(seed);
+    Pair pair(Options(seed));
+    int who = static_cast<int>(seed % 2);
+    switch (seed % 5) {
+      case 0:
+        ASSERT_TRUE(pair.Disconnect(0, 1));
+        ASSERT_EQ(pair.Do(0, IoOp::kWrite, 0, 1 << 20, 0x55), 0);
+        ASSERT_TRUE(pair.Connect(0, 1));
+        break;
+      case 1:
+        (void)pair.Start(0, pair.resource(0).InvalidateRemote(0, 1));
+        break;
+      case 2:
+        (void)pair.Start(1, pair.resource(1).Detach(0, true));
+        break;
+      case 3:
+        (void)pair.Start(0, pair.resource(0).Disconnect(1, false));
+        break;
+      default:
+        for (uint64_t i = 0; i < 30; ++i) pair.StartWrite(0, i * 8192, 4096, 3);
+        break;
+    }
+    pair.RunFor(std::chrono::microseconds(pair.world().random().Below(600000)));
+    EXPECT_TRUE(pair.Await(who, pair.resource(who).RemovePeer(1 - who, true)));
+    pair.RunFor(2s);
+    ASSERT_TRUE(pair.RunUntil([&] { return pair.AllDone(); }, 60s));
+    ASSERT_TRUE(pair.resource(who).AddPeer(pair.PeerOf(who, 1 - who)));
+    for (int i : {0, 1}) {
+      if (pair.disk_state(i) == DiskState::kDiskless) (void)pair.Attach(i);
+    }
+    for (int i : {0, 1}) (void)pair.Connect(i, 1 - i);
+    ASSERT_TRUE(pair.BecomesUpToDate());
+    EXPECT_TRUE(pair.Equal(0, 1));
+    pair.ExpectIdleCounters();
+  }
+}
+
 }  // namespace
 }  // namespace umblock::drbd
