@@ -80,6 +80,7 @@ Task<Status> ResourceImpl::RemovePeer(int node, bool force) {
   }
   co_await link->Stop();
   for (auto& [number, of] : volumes_) {
+    co_await of->peer(node)->tasks.Join();
     of->RemovePeer(node);
     state_.Volume(number)->peer(node) = {};
   }

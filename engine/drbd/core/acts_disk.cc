@@ -50,6 +50,7 @@ Task<Status> ResourceImpl::RemoveVolume(int number) {
                         link->name(), ConnectionStateName(link->state().connection));
   }
   co_await of->WaitIdle();
+  for (auto& [node, device] : of->peers()) co_await device->tasks.Join();
   of->peers().clear();
   volumes_.erase(number);
   std::erase_if(state_.volumes, [number](const VolumeState& v) { return v.number == number; });

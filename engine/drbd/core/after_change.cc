@@ -193,7 +193,7 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
       break;
     case ReplicationState::kStartingSyncT:
     case ReplicationState::kStartingSyncS:
-      tasks_.Spawn(RunFullSync(device, link.session(), is.repl));
+      device->tasks.Spawn(RunFullSync(device, link.session(), is.repl));
       break;
     case ReplicationState::kSyncTarget:
       if (device->target.running() && !device->target.stopping()) {
@@ -219,7 +219,7 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
   // The link or a disk ended it in the middle.
   if (IsTarget(was.repl) && !IsTarget(is.repl) && device->target.running() &&
       !device->target.finishing() && link.up()) {
-    tasks_.Spawn(StopTarget(device));
+    device->tasks.Spawn(StopTarget(device));
   }
 }
 
@@ -266,7 +266,7 @@ void ResourceImpl::OnBitmapReceived(PeerDevice& device) {
   int node = device.node();
   if (device.state().repl == ReplicationState::kWFBitMapT) {
     device.connection().SendBitmap(device);
-    tasks_.Spawn(RunStartTarget(&device, device.connection().session()));
+    device.tasks.Spawn(RunStartTarget(&device, device.connection().session()));
     return;
   }
   logger().Info("{}: {} bits to sync", device.name(), device.out_of_sync_bits());
@@ -418,8 +418,11 @@ void ResourceImpl::FailDisk(Volume& of, std::string reason) {
 Task<void> ResourceImpl::RunDiskFailure(Volume* of, std::string reason) {
   int number = of->number();
   co_await reactor_.Yield();
-  for (auto& [node, device] : of->peers()) {
-    co_await device->target.Stop();
+  // By node id, as a peer may be removed meanwhile.
+  for (auto it = of->peers().begin(); it != of->peers().end();) {
+    int node = it->first;
+    co_await it->second->target.Stop();
+    it = of->peers().upper_bound(node);
   }
   bool data_elsewhere = DataAccessible(state_, of->state());
   if (of->disk() != nullptr) {

@@ -25,6 +25,7 @@ PeerDevice::PeerDevice(Volume& volume, Connection& connection)
                         volume.number())),
       target(*this),
       source(*this),
+      tasks(volume.reactor()),
       sink_(std::make_unique<Sink>(*this)) {
   target.Configure(connection.config().resync);
 }

@@ -79,6 +79,8 @@ class PeerDevice {
   // After what they refer to.
   ResyncTarget target;
   ResyncSource source;
+  // What the resource does for this device; joined before the device goes.
+  TaskGroup tasks;
 
  private:
   uint32_t packet_sequence_ = 0;

@@ -54,7 +54,10 @@ Task<void> ResourceImpl::Stop() {
     }
   }
   co_await tasks_.Join();  // a disk may have failed on its last writes
-  for (auto& [number, volume] : volumes_) volume->peers().clear();
+  for (auto& [number, volume] : volumes_) {
+    for (auto& [node, device] : volume->peers()) co_await device->tasks.Join();
+    volume->peers().clear();
+  }
   connections_.clear();
   volumes_.clear();
   co_await listeners_.Stop();
