@@ -82,7 +82,7 @@ class Daemon {
       Stop();
       return Fail(started.error());
     }
-    log_.Info("umblockd: ready version={} node=\"{}\" socket=\"{}\" listen=\"{}\" metrics=\"{}\"",
+    log_.Info("umblockd: ready version={} name=\"{}\" socket=\"{}\" listen=\"{}\" metrics=\"{}\"",
               kVersion, options_.node_name, options_.socket, options_.listen, options_.metrics);
     while (!stop_asked_) TakeSignal();
     log_.Info("umblockd: stopping; a second signal ends it at once");

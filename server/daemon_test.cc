@@ -66,8 +66,7 @@ TEST(DaemonLog, JsonSplitsPairs) {
   EXPECT_EQ(FormatLogLine(LogFormat::kJson, "plain words"), ",\"message\":\"plain words\"");
   EXPECT_EQ(FormatLogLine(LogFormat::kJson, ""), ",\"message\":\"\"");
   EXPECT_EQ(FormatLogLine(LogFormat::kJson, "\""), ",\"message\":\"\\\"\"");
-  EXPECT_EQ(FormatLogLine(LogFormat::kJson, "a: b=\"\""),
-            ",\"subject\":\"a\",\"message\":\"\",\"b\":\"\"");
+  EXPECT_EQ(FormatLogLine(LogFormat::kJson, "a: b=\"\""), ",\"message\":\"a:\",\"b\":\"\"");
 }
 
 TEST(DaemonLog, OneMessageIsOneLine) {

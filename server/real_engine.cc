@@ -16,7 +16,7 @@
 namespace umblock::server {
 namespace {
 
-std::unexpected<Error> NotInThisBuild(const char* part) {
+[[maybe_unused]] std::unexpected<Error> NotInThisBuild(const char* part) {
   return MakeError(ErrorCode::kUnimplemented, "this build of umblockd has no {}", part);
 }
 

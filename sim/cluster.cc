@@ -286,6 +286,9 @@ void Cluster::OnStateChanged(int index) {
   world_.Note(state.text);
   if (own.was_connected && !state.connected()) ++own.disconnects;
   own.was_connected = state.connected();
+  const bool target = state.replication == drbd::ReplicationState::kSyncTarget;
+  if (target && !own.was_target) coverage_.Count(Situation::kResync);
+  own.was_target = target;
   if (index == primary_) UpdateHolders();
 }
 
@@ -357,7 +360,11 @@ void Cluster::TendNode(int index) {
 void Cluster::TendRoles() {
   switch (role_) {
     case Role::kNone:
-      if (roles_wanted_ && !settling_ && world_.now() >= next_role_try_) PickPrimary();
+      // A promotion beside a primary that has crashed meanwhile may yet succeed: see what it does.
+      if (refused_act_ == nullptr && roles_wanted_ && !settling_ &&
+          world_.now() >= next_role_try_) {
+        PickPrimary();
+      }
       break;
     case Role::kPromoting:
       if (!role_act_->done) break;
@@ -371,6 +378,7 @@ void Cluster::TendRoles() {
       break;
     case Role::kActive:
       if (settling_ || compare_requested_ || (move_requested_ && refused_act_ == nullptr)) {
+        world_.Log(LogLevel::kInfo, node(primary_).sim->name(), "the application is to stop");
         workload_.Stop();
         role_ = Role::kDraining;
         compare_since_ = world_.now();
@@ -438,8 +446,14 @@ void Cluster::OnPromoted() {
     return;
   }
   opener_ = *opened;
+  StartApplication();
+}
+
+void Cluster::StartApplication() {
   role_ = Role::kActive;
-  workload_.Start(*node(index).sim->reactor(), *device, static_cast<uint32_t>(index));
+  world_.Log(LogLevel::kInfo, node(primary_).sim->name(), "the application runs");
+  workload_.Start(*node(primary_).sim->reactor(), *node(primary_).replica->device(),
+                  static_cast<uint32_t>(primary_));
 }
 
 void Cluster::AfterDrain() {
@@ -457,9 +471,7 @@ void Cluster::AfterDrain() {
     role_act_ = Begin(primary_, "flush", FlushTask(device, history_.BeginFlush()));
     role_ = Role::kFlushing;
   } else if (!settling_) {
-    role_ = Role::kActive;
-    BlockDevice* device = node(primary_).replica->device();
-    workload_.Start(*node(primary_).sim->reactor(), *device, static_cast<uint32_t>(primary_));
+    StartApplication();
   }
 }
 
@@ -472,9 +484,7 @@ Task<Status> Cluster::FlushTask(BlockDevice* device, uint64_t covers) {
 
 void Cluster::LeavePrimary() {
   if (!role_act_->status) {  // not flushed: the application goes on where it is
-    role_ = Role::kActive;
-    BlockDevice* device = node(primary_).replica->device();
-    workload_.Start(*node(primary_).sim->reactor(), *device, static_cast<uint32_t>(primary_));
+    StartApplication();
     return;
   }
   node(primary_).replica->device()->Close(opener_);

@@ -55,6 +55,7 @@ class Cluster {
     bool restarted = false;  // since the crash that the cluster has not got over yet
     uint64_t disconnects = 0;
     bool was_connected = false;
+    bool was_target = false;   // of a resync
     std::shared_ptr<Act> act;  // starting, attaching, connecting
     SimTime next_try{};
     std::string last_error;
@@ -107,6 +108,7 @@ class Cluster {
   void TendRoles();
   void PickPrimary();
   void OnPromoted();
+  void StartApplication();
   void AfterDrain();
   void LeavePrimary();
   void CheckRefusedPromotion();

@@ -344,9 +344,7 @@ void Faults::OnActivityLogWrite(int index) {
   if (index != cluster_.primary() || !Take(Fault::kCrashInActivityLogWrite)) return;
   Episode episode = armed(Fault::kCrashInActivityLogWrite);
   episode.choice |= 1;  // of the power: a killed process tears nothing
-  const Duration wait(static_cast<int64_t>((episode.choice >> 8) % 200'000));
-  After((episode.choice & 2) != 0 ? Duration(0) : wait,
-        [this, index, episode] { CrashAt(index, episode); });
+  CrashAt(index, episode);
 }
 
 void Faults::OnConnection(const std::shared_ptr<SimConnection>& connection) {

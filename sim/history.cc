@@ -57,6 +57,7 @@ void History::MakeDurable(const Write& write, uint32_t sequence) {
     if (state.durable >= sequence) continue;
     state.durable = sequence;
     state.floor = std::max(state.floor, sequence);
+    if (reads_in_flight_ != 0) continue;  // one that has begun may still show an older version
     auto keep = std::lower_bound(state.versions.begin(), state.versions.end(), sequence);
     state.versions.erase(state.versions.begin(), keep);
   }
@@ -71,6 +72,7 @@ void History::EndFlush(uint64_t covers, bool ok) {
 }
 
 void History::EndTenureByCrash() {
+  reads_in_flight_ = 0;
   for (auto write = writes_.rbegin(); write != writes_.rend() && in_flight_ != 0; ++write) {
     if (write->state != State::kPending) continue;
     write->state = State::kLost;
@@ -92,6 +94,7 @@ void History::ForgetVolatile() {
 
 History::Read History::BeginRead(uint64_t sector, uint64_t count) {
   Read read{sector, {}};
+  ++reads_in_flight_;
   read.floors.reserve(count);
   for (uint64_t i = 0; i < count; ++i) {
     const Sector* state = Find(sector + i);
@@ -131,6 +134,7 @@ std::string History::Explain(const Sector& state, uint32_t floor, uint64_t secto
 }
 
 Verdict History::EndRead(const Read& read, Bytes data) {
+  --reads_in_flight_;
   for (uint64_t i = 0; i < read.floors.size(); ++i) {
     const uint64_t sector = read.sector + i;
     const SectorContent content = ReadStamp(data.subspan(i * kSectorBytes, kSectorBytes));

@@ -58,6 +58,8 @@ class History {
   };
   Read BeginRead(uint64_t sector, uint64_t count);
   Verdict EndRead(const Read& read, Bytes data);
+  // The same for a read that failed.
+  void FailRead() { --reads_in_flight_; }
 
   // Is this content of a sector allowed now? For disks at rest.
   Verdict CheckAtRest(uint64_t sector, Bytes data) const;
@@ -89,7 +91,7 @@ class History {
   struct Sector {
     uint32_t floor = 0;
     uint32_t durable = 0;
-    std::vector<uint32_t> versions;  // ascending, from `durable` on; empty: never written
+    std::vector<uint32_t> versions;  // ascending, at least from `durable` on; empty: never written
   };
   struct Chunk {
     Sector sectors[kChunk];
@@ -117,6 +119,7 @@ class History {
   std::vector<Raised> raised_;
   uint64_t acked_ = 0;
   uint64_t in_flight_ = 0;
+  uint64_t reads_in_flight_ = 0;
 };
 
 }  // namespace umblock::sim

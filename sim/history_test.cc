@@ -61,6 +61,15 @@ TEST_F(HistoryTest, AReadThatBeganBeforeTheAckMayShowTheOldContent) {
   EXPECT_FALSE(Reads(Content(old)));
 }
 
+TEST_F(HistoryTest, AReadThatBeganBeforeADurableAckMayShowTheOldContent) {
+  const uint32_t old = Acked(false, true);
+  const uint32_t next = Begin(false, true);
+  const History::Read read = history.BeginRead(kSector, 1);
+  history.EndWrite(next, true);
+  EXPECT_FALSE(history.EndRead(read, Content(old)));
+  EXPECT_FALSE(Reads(Content(old)));
+}
+
 TEST_F(HistoryTest, GarbageAndForeignSectorsAreSeen) {
   const uint32_t written = Acked();
   std::vector<std::byte> bytes = Content(written);

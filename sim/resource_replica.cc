@@ -63,13 +63,7 @@ Task<void> ResourceReplica::Stop() {
   co_await data_->Stop();
 }
 
-void ResourceReplica::OnStateChange(const std::vector<drbd::StateEvent>& events) {
-  for (const drbd::StateEvent& event : events) {
-    reactor_.logger().Info("{}: {} {} -> {} ({})", event.object, event.attribute, event.old_value,
-                           event.new_value, event.reason);
-  }
-  on_change_();
-}
+void ResourceReplica::OnStateChange(const std::vector<drbd::StateEvent>&) { on_change_(); }
 
 ReplicaState ResourceReplica::state() {
   const drbd::ResourceStatus status = resource_->status();

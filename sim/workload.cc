@@ -156,6 +156,7 @@ Task<void> Workload::DoRead(Session& session, Range range, std::byte* buffer) {
   const int error = co_await session.device->Read(range.sector * kSectorBytes, parts);
   world_.Note(range.sector, static_cast<uint64_t>(error));
   if (error != 0) {
+    history_.FailRead();
     ++counts_.errors;
     co_return;
   }

@@ -66,7 +66,7 @@ struct ConnectionStatus {
   uint64_t ap_in_flight_bytes = 0;  // sent and not barrier-acked
   uint64_t rs_in_flight_bytes = 0;
   uint64_t copied_bytes = 0;  // received payload that went through the read-ahead buffer, this link
-  std::string last_error;  // why it is not connected; empty if it is
+  std::string last_error;     // why it is not connected; empty if it is
   std::vector<PeerVolumeStatus> volumes;
 };
 

@@ -295,7 +295,7 @@ class Connection final : private SendQueue::Owner {
   uint64_t first_dagtag_ = 0;  // of the first write sent as data on this link
   Request* unacked_head_ = nullptr;
   Request* unacked_tail_ = nullptr;
-  uint64_t ap_in_flight_ = 0;           // bytes
+  uint64_t ap_in_flight_ = 0;                             // bytes
   boost::circular_buffer<uint32_t> sent_barriers_{1024};  // not acknowledged, oldest first
 
   struct HandshakeTimer : Timer {
