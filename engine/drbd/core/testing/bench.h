@@ -45,7 +45,7 @@ struct FrontStore {
 class Bench : private FrontStore, public Cluster {
  public:
   explicit Bench(const ClusterOptions& options)
-      : Cluster(WithLog(std::move(options))), log(world()) {}
+      : Cluster(WithLog(options)), log(world()), programs_of_ours_(options.nodes) {}
   ~Bench() { log.on_packet = nullptr; }
 
   PacketLog log;
