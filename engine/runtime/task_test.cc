@@ -54,20 +54,6 @@ TEST(TaskTest, LongLoopsAndDeepChainsKeepTheStackFlat) {
   EXPECT_EQ(depth, 2000);
 }
 
-TEST(TaskTest, FramesComeFromThePoolOnceItIsWarm) {
-  LoopReactor reactor;
-  int sum = 0;
-  reactor.RunTask(AddAll(&sum, 10));
-  uint64_t before = FrameHeapAllocations();
-  reactor.RunTask(AddAll(&sum, 1000));
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-  GTEST_SKIP() << "the pool steps aside for the sanitizer";
-#endif
-#endif
-  EXPECT_EQ(FrameHeapAllocations(), before);
-}
-
 using TaskDeathTest = testing::Test;
 
 TEST(TaskDeathTest, DestroyingARunningTaskAsserts) {

@@ -307,7 +307,8 @@ size_t RecordedPeer::CountExpected(SocketKind kind, PacketType type) const {
 }
 
 // The bound keeps the script going where our node orders things differently; the comparison at the
-// end decides whether that matters.
+// end decides whether that matters. A resync takes as long as its rate says: the bound counts from
+// the last packet of ours.
 Task<bool> RecordedPeer::WaitForOurs(const RecordedStep& next) {
   // Until the features our node may be busy looking whether its sockets stay up.
   bool begun = next.type() != PacketType::kConnectionFeatures &&
@@ -317,7 +318,12 @@ Task<bool> RecordedPeer::WaitForOurs(const RecordedStep& next) {
     if (co_await arrived_.WaitFor(1ms, cancel_) == WakeReason::kCancelled) co_return false;
     until = reactor_.Now() + 1500ms;
   }
+  size_t heard = received_.size();
   for (;;) {
+    if (behaviour_.answers && received_.size() != heard) {
+      heard = received_.size();
+      until = reactor_.Now() + 1500ms;
+    }
     const SentPacket* missing = nullptr;
     for (const SentPacket& packet : expected_) {
       // Answers to what the script asked are as many as recorded.
