@@ -1,6 +1,7 @@
 // What an administrator may ask of a resource: roles and connections. Disks: acts_disk.cc.
 #include <algorithm>
 
+#include "engine/drbd/core/quiesce.h"
 #include "engine/drbd/core/resource_impl.h"
 #include "engine/drbd/state/membership.h"
 
@@ -69,7 +70,14 @@ Status ResourceImpl::AddPeer(const PeerConfig& config) {
   return Ok();
 }
 
+// Force does not stand in line behind an act that waits for this very peer.
+void ResourceImpl::ForceDown(int node) {
+  Connection* link = connection(node);
+  if (link != nullptr) link->Fail(ConnectionState::kDisconnecting, "disconnect was forced");
+}
+
 Task<Status> ResourceImpl::RemovePeer(int node, bool force) {
+  if (force) ForceDown(node);
   AsyncMutex::Lock lock = co_await acts_.Acquire();
   Connection* link = connection(node);
   if (link == nullptr) co_return NotFoundPeer(node);
@@ -98,6 +106,7 @@ Task<Status> ResourceImpl::Connect(int node, ConnectOptions options) {
 }
 
 Task<Status> ResourceImpl::Disconnect(int node, bool force) {
+  if (force) ForceDown(node);
   AsyncMutex::Lock lock = co_await acts_.Acquire();
   Connection* link = connection(node);
   if (link == nullptr) co_return NotFoundPeer(node);
@@ -229,7 +238,7 @@ Task<Status> ResourceImpl::Promote(bool force) {
     co_await WaitSettled(2s + ping_timeout);
     // The superblock says Primary before the first write: a crash would else leave an activity log
     // that nobody applies.
-    for (auto& [number, of] : volumes_) of->Quiesce(true);
+    QuiesceGuard quiesced(volumes_);
     refusal = {};
     result = co_await transactions_.Run(
         {.proposal = ProposePromote(treat_local),
@@ -245,7 +254,7 @@ Task<Status> ResourceImpl::Promote(bool force) {
     if (Succeeded(result) && state_.role != Role::kPrimary) result = StateResult::kInterrupted;
     Status stored = Ok();
     if (Succeeded(result)) stored = co_await StoreAll();
-    for (auto& [number, of] : volumes_) of->Quiesce(false);
+    quiesced.Release();
     if (!stored) {
       (void)Change("the superblock could not be written", {.hard = true, .ignore_openers = true},
                    [](ResourceState& next) { next.role = Role::kSecondary; });
@@ -311,7 +320,7 @@ Task<Status> ResourceImpl::Demote(bool force) {
     if (refusal.code == StateResult::kDeviceInUse) refusal.detail = DescribeAllOpeners();
     co_return Refused("demote", refusal);
   }
-  for (auto& [number, of] : volumes_) of->Quiesce(true);
+  QuiesceGuard quiesced(volumes_);
   co_await DrainWrites();
   StateResult result = co_await transactions_.Run(
       {.proposal = ProposeDemote(),
@@ -319,6 +328,8 @@ Task<Status> ResourceImpl::Demote(bool force) {
            [&](const TransactionCommit&) { (void)Change("demote was asked for", options, edit); },
        .check = [&] { return Check(options, edit); },
        .retry = true});
+  // Opened, say, between the check and the commit.
+  if (Succeeded(result) && state_.role == Role::kPrimary) result = StateResult::kInterrupted;
   if (Succeeded(result)) {
     for (auto& [number, of] : volumes_) {
       if (of->disk() == nullptr) continue;
@@ -328,7 +339,6 @@ Task<Status> ResourceImpl::Demote(bool force) {
       of->CountLower(-1);
     }
   }
-  for (auto& [number, of] : volumes_) of->Quiesce(false);
   if (!Succeeded(result)) co_return Refused("demote", result);
   co_return Ok();
 }

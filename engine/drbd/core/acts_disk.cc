@@ -1,6 +1,7 @@
 // What an administrator may ask of volumes and their disks.
 #include <algorithm>
 
+#include "engine/drbd/core/quiesce.h"
 #include "engine/drbd/core/resource_impl.h"
 #include "engine/drbd/state/uuid_events.h"
 
@@ -85,7 +86,12 @@ Task<Status> ResourceImpl::Attach(AttachRequest request) {
   co_return opened;
 }
 
+// Nothing of the front is under way while the disk joins: a write that went to the peer only would
+// be missing on it, and one admitted to it before its superblock says Primary would not be in the
+// log that a crash leaves.
 Task<Status> ResourceImpl::FinishAttach(Volume& of) {
+  QuiesceGuard quiesced(of);
+  co_await of.WaitIdle();
   int number = of.number();
   Disk& disk = *of.disk();
   for (auto& [node, link] : connections_) {
@@ -167,6 +173,11 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
 }
 
 Task<Status> ResourceImpl::Detach(int number, bool force) {
+  // Force does not stand in line behind an act that waits for this very disk.
+  Volume* at_once = force ? volume(number) : nullptr;
+  if (at_once != nullptr && at_once->state().disk > DiskState::kNegotiating) {
+    FailDisk(*at_once, "detach was forced");
+  }
   AsyncMutex::Lock lock = co_await acts_.Acquire();
   Volume* of = volume(number);
   if (of == nullptr) co_return NotFoundVolume(number);
@@ -193,14 +204,16 @@ Task<Status> ResourceImpl::Detach(int number, bool force) {
     VolumeState* volume = next.Volume(number);
     if (volume->disk > DiskState::kFailed) volume->disk = DiskState::kDetaching;
   };
-  of->Quiesce(true);
+  QuiesceGuard quiesced(*of);
   co_await of->WaitIdle();
   StateResult result = co_await transactions_.Run(
       {.proposal = ProposeDetach(number),
        .apply = [&](const TransactionCommit&) { (void)Change("detach was asked for", {}, edit); },
        .check = [&] { return Check({}, edit); },
        .retry = true});
-  if (Succeeded(result) && of->state().disk != DiskState::kDetaching) {
+  if (Succeeded(result) && of->state().disk > DiskState::kFailed) {
+    result = StateResult::kInterrupted;
+  } else if (Succeeded(result) && of->state().disk != DiskState::kDetaching) {
     while (of->disk() != nullptr) co_await changed_.Wait();
   } else if (Succeeded(result)) {
     for (auto& [node, device] : of->peers()) {
@@ -223,7 +236,6 @@ Task<Status> ResourceImpl::Detach(int number, bool force) {
     });
     if (primary) OweNewUuid(*of);
   }
-  of->Quiesce(false);
   if (!Succeeded(result)) co_return Refused("detach a disk of", result);
   co_return Ok();
 }

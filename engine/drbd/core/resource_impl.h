@@ -171,6 +171,7 @@ class ResourceImpl {
   Task<void> RunProbe();
   Task<void> RunOwedUuid(Volume* volume);
   Task<Status> FinishAttach(Volume& volume);
+  void ForceDown(int node);
   Task<bool> PingAll();
   Task<void> WaitSettled(Duration timeout);
   Task<Status> StoreAll();

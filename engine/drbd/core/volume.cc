@@ -73,6 +73,14 @@ Task<Status> Volume::OpenDisk(const AttachRequest& request) {
     co_await (*disk)->Close(false);
     co_return std::unexpected(error);
   }
+  uint32_t bytes_per_bit = (*disk)->superblock().bytes_per_bit;
+  if (bytes_per_bit != meta::kDefaultBytesPerBit) {
+    co_await (*disk)->Close(false);
+    co_return MakeError(ErrorCode::kUnimplemented,
+                        "{}: the metadata has one bit per {} bytes, here it is one per {}; create "
+                        "the metadata again with that block size",
+                        name(), bytes_per_bit, meta::kDefaultBytesPerBit);
+  }
   disk_ = std::move(*disk);
   ++disk_generation_;
   backend_name_ = request.backing->name();

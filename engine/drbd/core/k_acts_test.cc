@@ -1,0 +1,99 @@
+// What acts promise beside each other: sizes, attaching under load, force, volumes that come while
+// an act runs.
+#include <gtest/gtest.h>
+
+#include "engine/drbd/core/testing/bench.h"
+#include "engine/drbd/core/testing/scripted_peer.h"
+
+namespace umblock::drbd {
+namespace {
+
+using testing::Bench;
+using testing::ClusterOptions;
+using testing::FrontIo;
+using testing::ScriptedPeer;
+using testing::Text;
+
+ClusterOptions Options(uint64_t seed, Protocol protocol = Protocol::kC) {
+  ClusterOptions options;
+  options.seed = seed;
+  options.net.protocol = protocol;
+  return options;
+}
+
+// What a node with data has stays as large as it is, whatever room the peer has or lacks.
+TEST(Acts, AVolumeWithDataKeepsItsSize) {
+  ScriptedPeer peer(Options(1));
+  uint64_t bytes = peer.bench->volume_status(0).size_bytes;
+  peer.persona.size_sectors = bytes / 512 + 4096;
+  peer.StartResource();
+  ASSERT_TRUE(peer.Establish()) << peer.last_error();
+  EXPECT_EQ(peer.bench->volume_status(0).size_bytes, bytes);
+  peer.Hangup();
+  peer.bench->RunFor(2s);
+  peer.persona.size_sectors = bytes / 512 - 4096;
+  EXPECT_FALSE(peer.Establish());
+  EXPECT_EQ(peer.bench->volume_status(0).size_bytes, bytes);
+  EXPECT_NE(peer.last_error().find("with data"), std::string::npos) << peer.last_error();
+}
+
+// Protocols A and B call a write done that is still on its way to the only disk there is.
+TEST(Acts, ADisklessPrimaryReadsWhatItHasWritten) {
+  for (Protocol protocol : {Protocol::kA, Protocol::kB, Protocol::kC}) {
+    SCOPED_TRACE(static_cast<int>(protocol));
+    Bench bench(Options(2, protocol));
+    bench.BringUpPrimary();
+    Status detached = bench.Detach(0);
+    ASSERT_TRUE(detached) << Text(detached);
+    bench.disk(1).set_slowdown(50);
+    for (int i = 0; i < 40; ++i) {
+      uint64_t offset = bench.world().random().Below(64) * 4096;
+      auto fill = static_cast<uint8_t>(i + 1);
+      ASSERT_EQ(bench.Do(0, IoOp::kWrite, offset, 4096, fill), 0);
+      ASSERT_EQ(bench.ReadFront(0, offset, 4096), std::vector<std::byte>(4096, std::byte{fill}));
+    }
+    bench.disk(1).set_slowdown(1);
+  }
+}
+
+// A demotion waits for a peer that went silent; who knows better need not.
+TEST(Acts, AForcedDisconnectDoesNotWaitForOtherActs) {
+  ClusterOptions options = Options(3);
+  options.net.ping_int = 120s;
+  options.net.timeout = 60s;
+  options.net.ping_timeout = 30s;
+  Bench bench(options);
+  bench.BringUpPrimary();
+  ASSERT_EQ(bench.Do(0, IoOp::kWrite, 0, 4096, 1), 0);
+  bench.world().network().Partition(bench.node(0), bench.node(1), true);
+  FrontIo* write = bench.StartWrite(0, 0, 4096, 1);
+  bench.RunFor(100ms);
+  auto demoted = bench.Start(0, bench.resource(0).Demote(false));
+  bench.RunFor(1s);
+  ASSERT_FALSE(write->answered());
+  ASSERT_FALSE(demoted->has_value());
+  auto disconnected = bench.Start(0, bench.resource(0).Disconnect(1, true));
+  EXPECT_TRUE(bench.RunUntil([&] { return disconnected->has_value(); }, 5s));
+  EXPECT_TRUE(bench.RunUntil([&] { return write->answered() && demoted->has_value(); }, 5s));
+  EXPECT_EQ(write->error, 0);
+  EXPECT_TRUE(**demoted) << Text(**demoted);
+  EXPECT_EQ(bench.connection(0, 1), ConnectionState::kStandAlone);
+}
+
+TEST(Acts, AVolumeAddedDuringAPromotionIsUsable) {
+  ScriptedPeer peer(Options(4));
+  auto promoted = peer.bench->Start(0, peer.resource().Promote(false));
+  VolumeConfig added;
+  added.number = 1;
+  Status status = peer.resource().AddVolume(added);
+  ASSERT_TRUE(status) << Text(status);
+  ASSERT_TRUE(peer.bench->RunUntil([&] { return promoted->has_value(); }));
+  EXPECT_TRUE(**promoted) << Text(**promoted);
+  // It has no data, and says so at once.
+  EXPECT_EQ(peer.bench->Do(0, IoOp::kWrite, 0, 4096, 1), 0);
+  FrontIo* read = peer.bench->Submit(0, IoOp::kFlush, 0, 0, 0, false, 1);
+  EXPECT_TRUE(peer.bench->RunUntil([&] { return read->answered(); }, 5s));
+}
+
+}  // namespace
+}  // namespace umblock::drbd
