@@ -7,9 +7,12 @@ import tempfile
 
 import pytest
 from harness.cluster import Cluster
-from harness.network import make_pair, remove_leftovers
-from harness.node import UMCTL, UMBLOCKD, Node
+from harness.leftovers import PREFIX, remove_leftovers
+from harness.network import make_pair
+from harness.node import UMBLOCKD, UMCTL, Node, tear_down_all
 from harness.shell import Cleanup
+
+DIRECTORY = os.environ.get("UMBLOCK_E2E_DIR", "/var/tmp")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,7 +22,24 @@ def machine():
         pytest.skip("end-to-end tests need root (namespaces, loop devices, mounts)")
     for program in [UMBLOCKD, UMCTL]:
         assert program.exists(), f"{program} is not there: run make"
-    remove_leftovers()
+    remove_leftovers(DIRECTORY)
+
+
+def make_workdir(cleanup):
+    """A short path: a unix socket's may have 107 bytes."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=DIRECTORY))
+    cleanup.add(shutil.rmtree, directory)
+    return directory
+
+
+def make_cluster(cleanup, workdir):
+    """Two running nodes without resources."""
+    spaces = make_pair(cleanup)
+    nodes = [Node("alpha", 0, spaces[0], workdir / "a"), Node("beta", 1, spaces[1], workdir / "b")]
+    cleanup.add(tear_down_all, nodes)
+    cluster = Cluster(nodes, cleanup, workdir)
+    cluster.start()
+    return cluster
 
 
 @pytest.fixture
@@ -31,30 +51,20 @@ def cleanup():
 
 @pytest.fixture
 def workdir(cleanup):
-    """A short path: a unix socket's may have 107 bytes."""
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="umb-", dir=os.environ.get("UMBLOCK_E2E_DIR", "/var/tmp")))
-    cleanup.add(shutil.rmtree, directory)
-    return directory
+    return make_workdir(cleanup)
 
 
 @pytest.fixture
-def nodes(cleanup, workdir, request):
-    """Two nodes that are not started."""
-    label = f"{abs(hash(request.node.nodeid)) % 10000:04}"
-    made = []
-    for index, namespace in enumerate(make_pair(cleanup, label)):
-        node = Node("alpha" if index == 0 else "beta", index, namespace, workdir / "ab"[index])
-        cleanup.add(node.tear_down)
-        made.append(node)
-    return made
+def cluster(cleanup, workdir):
+    return make_cluster(cleanup, workdir)
 
 
-@pytest.fixture
-def cluster(nodes, cleanup, workdir):
-    """Two running nodes without resources."""
-    made = Cluster(nodes, cleanup, workdir)
-    made.start()
-    return made
+@pytest.fixture(scope="module")
+def shared_cluster():
+    """For tests that leave nothing behind: starting nodes takes a second."""
+    undo = Cleanup()
+    yield make_cluster(undo, make_workdir(undo))
+    undo.run()
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -63,6 +73,7 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     if report.when == "call" and report.failed:
-        for node in item.funcargs.get("nodes", []):
+        cluster = item.funcargs.get("cluster") or item.funcargs.get("shared_cluster")
+        for node in cluster.nodes if cluster else []:
             if node.log.exists():
                 report.sections.append((f"umblockd on {node.name}", node.log_tail()))

@@ -12,6 +12,15 @@ def node(cluster):
     return cluster.a
 
 
+@pytest.fixture(scope="module")
+def node_with_volume(shared_cluster):
+    """A volume r0/0 without a disk. Nothing that is refused changes it."""
+    node = shared_cluster.a
+    node.umctl("resource", "create", "r0", "--node-id", "0")
+    node.umctl("volume", "create", "r0/0")
+    return node
+
+
 def alive(node):
     assert node.process.poll() is None
     node.umctl("node", "show")
@@ -39,9 +48,8 @@ def alive(node):
     (("target", "create", "not-an-iqn"), ["not-an-iqn"]),
     (("portal", "create", "1.2.3.4:99999"), ["1.2.3.4:99999"]),
 ])
-def test_refused_with_the_name_of_what_is_wrong(node, arguments, says):
-    node.umctl("resource", "create", "r0", "--node-id", "0")
-    node.umctl("volume", "create", "r0/0")
+def test_refused_with_the_name_of_what_is_wrong(node_with_volume, arguments, says):
+    node = node_with_volume
     before = node.json("status")
     message = node.refused(*arguments)
     for word in says:

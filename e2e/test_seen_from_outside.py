@@ -37,3 +37,18 @@ def test_the_check_notices_when_nothing_is_replicated(cluster):
     cluster.promote(cluster.a, "r0")
     with pytest.raises(AssertionError, match="only 0 bytes arrived"):
         write_and_check(cluster)
+
+
+def test_metrics_agree_with_what_was_written(cluster):
+    cluster.a.stop()
+    cluster.a.metrics = True
+    cluster.a.start()
+    cluster.resource(size=64 << 20)
+    cluster.promote(cluster.a)
+    with open(cluster.a.exports / "r0-0", "r+b", buffering=0) as disk:
+        disk.write(os.urandom(1 << 19))
+        os.fsync(disk.fileno())
+    metrics = cluster.a.scrape()
+    volume = 'resource="r0",volume="0"'
+    assert metrics[f"umblock_volume_written_bytes_total{{{volume}}}"] == 1 << 19
+    assert metrics["umblock_up"] == 1

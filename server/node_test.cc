@@ -391,6 +391,23 @@ TEST_F(NodeTest, ReplacesADisk) {
                       "attached to backend 'disk1'"));
 }
 
+TEST_F(NodeTest, InvalidateTakesAnyPeerThatHasTheData) {
+  ASSERT_TRUE(MakeBackend("disk0"));
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeVolume("r0", 0, "disk0"));
+  ASSERT_TRUE(MakeConnection("r0", 1, true));
+  v1::InvalidateRequest request;
+  request.set_resource("r0");
+  EXPECT_TRUE(IsError(node_.Resources(&RM::Invalidate, request), ErrorCode::kFailedPrecondition,
+                      "no connected peer"));
+  node_.OnReactor([&] { node_.engine().resource("r0")->PeerArrives(1); });
+  auto volume = node_.Resources(&RM::Invalidate, request);
+  ASSERT_TRUE(volume);
+  EXPECT_EQ(volume->status().disk(), v1::DiskState::Inconsistent);
+  request.set_peer_node_id(2);
+  EXPECT_TRUE(IsError(node_.Resources(&RM::Invalidate, request), ErrorCode::kNotFound, "2"));
+}
+
 TEST_F(NodeTest, ChangesOptionsOfAConnection) {
   ASSERT_TRUE(MakeResource("r0"));
   ASSERT_TRUE(MakeConnection("r0", 1, true, "old secret"));

@@ -18,6 +18,21 @@ bool IsAttached(const ResourceEntry& entry, uint32_t number) {
   return false;
 }
 
+// A connected peer that has current data of a volume: the one with the lowest node id.
+Result<int> PeerWithData(const ResourceEntry& entry, uint32_t number) {
+  for (const drbd::ConnectionStatus& connection : entry.resource->status().connections) {
+    for (const drbd::PeerVolumeStatus& volume : connection.volumes) {
+      if (volume.volume == static_cast<int>(number) &&
+          volume.peer_disk == drbd::DiskState::kUpToDate) {
+        return connection.peer_node_id;
+      }
+    }
+  }
+  return MakeError(ErrorCode::kFailedPrecondition,
+                   "no connected peer has UpToDate data of {}: connect one that has first",
+                   VolumeName(entry.name(), number));
+}
+
 // What the caller asked for, or what the volume names already.
 v1::VolumeSpec WithBackends(v1::VolumeSpec spec, const std::string& backend,
                             const std::string& metadata_backend) {
@@ -60,7 +75,13 @@ Task<Status> ResourceManager::AttachNow(ResourceEntryPtr entry, uint32_t number)
     if (!metadata) co_return std::unexpected(metadata.error());
     request.metadata = *metadata;
   }
-  co_return co_await entry->resource->Attach(request);
+  Status attached = co_await entry->resource->Attach(request);
+  // kNotFound is 'no metadata here', for which there is a remedy.
+  if (!attached && attached.error().code() == ErrorCode::kNotFound) {
+    co_return MakeError(ErrorCode::kNotFound, "{}; create metadata first",
+                        attached.error().message());
+  }
+  co_return attached;
 }
 
 Task<Status> ResourceManager::MakeMetadata(std::string backend, std::string metadata_backend,
@@ -301,7 +322,7 @@ Task<Result<v1::Volume>> ResourceManager::Attach(v1::AttachRequest request) {
     if (!keep_claim) ReleaseBackends(spec);
     volume->spec = before;
     if (!same && volume->attach) (void)ClaimBackends(before);
-    co_return std::unexpected(attached.error().Within(name));
+    co_return std::unexpected(attached.error());
   }
   volume->attach = true;
   volume->attach_pending = false;
@@ -347,16 +368,17 @@ Task<Result<v1::Volume>> ResourceManager::Invalidate(v1::InvalidateRequest reque
   if ((*entry)->Volume(request.number()) == nullptr) {
     co_return NoSuchVolume(request.resource(), request.number());
   }
-  int peer = -1;
+  auto peer = PeerWithData(**entry, request.number());
   if (request.has_peer_node_id()) {
     if ((*entry)->Connection(request.peer_node_id()) == nullptr) {
       co_return NoSuchPeer(request.resource(), request.peer_node_id());
     }
     peer = static_cast<int>(request.peer_node_id());
   }
+  if (!peer) co_return std::unexpected(peer.error());
   ActGuard guard(*entry);
   const int number = static_cast<int>(request.number());
-  if (Status done = co_await (*entry)->resource->Invalidate(number, peer); !done) {
+  if (Status done = co_await (*entry)->resource->Invalidate(number, *peer); !done) {
     co_return std::unexpected(done.error());
   }
   co_return DescribeVolume(**entry, request.number());

@@ -33,14 +33,14 @@ class Cluster:
         return path
 
     def resource(self, name="r0", size=256 * MIB, connect=True, skip_sync=True, where=None,
-                 net=()):
+                 disk=(), net=()):
         """One volume on both nodes, empty and in sync, exported on both as NAME-0. `where` gives
-        the directory of each node's disk."""
+        the directory of each node's disk, `disk` and `net` are options of umctl."""
         for node in self.nodes:
             peer = self.peer_of(node)
             self.make_disk(node, f"{name}-disk", size, where and where[node])
             node.umctl("resource", "create", name, "--node-id", node.node_id)
-            node.umctl("volume", "create", f"{name}/0")
+            node.umctl("volume", "create", f"{name}/0", *disk)
             node.umctl("metadata", "create", f"{name}/0", "--backend", f"{name}-disk")
             node.umctl("volume", "attach", f"{name}/0", "--backend", f"{name}-disk")
             node.umctl("connection", "create", f"{name}/{peer.node_id}", "--peer-name", peer.name, "--path", f"{node.namespace.address}:{PORT}",
@@ -114,11 +114,14 @@ class Cluster:
         self.cleanup.add(file_system.tear_down)
         return file_system
 
+    def disk(self, node, name="r0"):
+        return node.disks / f"{name}-disk.img"
+
     def data_areas(self, name="r0"):
         """What each node's disk holds where the volume's data is (metadata is behind it)."""
         contents = []
         for node in self.nodes:
             size = int(self.volume(node, name)["status"]["sizeBytes"])
-            with open(node.disks / f"{name}-disk.img", "rb") as disk:
+            with open(self.disk(node, name), "rb") as disk:
                 contents.append(disk.read(size))
         return contents

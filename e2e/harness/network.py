@@ -1,12 +1,14 @@
 """Network namespaces, one per node, on one bridgeless link each to each other: a veth pair for two
-nodes. Names carry the pid of the test run, so that what a killed run left behind can be found."""
+nodes."""
 
+import itertools
 import os
 import re
 
+from .leftovers import PREFIX
 from .shell import output, run
 
-PREFIX = "umb"
+pairs = itertools.count()
 
 
 class Namespace:
@@ -32,9 +34,10 @@ class Namespace:
         return sum(int(number) for number in re.findall(r"bytes_received:(\d+)", text))
 
 
-def make_pair(cleanup, label):
+def make_pair(cleanup):
     """Two namespaces that reach each other: 10.77.0.1 and 10.77.0.2."""
-    names = [f"{PREFIX}{os.getpid()}-{label}-{side}" for side in "ab"]
+    pair = next(pairs)
+    names = [f"{PREFIX}{os.getpid()}-{pair}-{side}" for side in "ab"]
     spaces = []
     for index, name in enumerate(names):
         run("ip", "netns", "add", name)
@@ -47,14 +50,3 @@ def make_pair(cleanup, label):
         run("ip", "-n", space.name, "addr", "add", f"{space.address}/24", "dev", "link0")
         run("ip", "-n", space.name, "link", "set", "link0", "up")
     return spaces
-
-
-def remove_leftovers():
-    """Deletes the namespaces of test runs that are no longer there."""
-    for line in output("ip", "netns", "list").splitlines():
-        name = line.split()[0]
-        match = re.match(rf"{PREFIX}(\d+)-", name)
-        if match and not os.path.exists(f"/proc/{match.group(1)}"):
-            for pid in output("ip", "netns", "pids", name, check=False).split():
-                run("kill", "-9", pid, check=False)
-            run("ip", "netns", "del", name, check=False)

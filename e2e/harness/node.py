@@ -13,11 +13,12 @@ BINARIES = pathlib.Path(os.environ.get("UMBLOCK_BIN", ROOT / "build" / "release"
 UMBLOCKD = BINARIES / "server" / "umblockd"
 UMCTL = BINARIES / "ctl" / "umctl"
 LOSSYFS = BINARIES / "e2e" / "tools" / "lossyfs"
+METRICS = "127.0.0.1:9720"
 MIB = 1 << 20
 
 
 class Node:
-    def __init__(self, name, node_id, namespace, directory):
+    def __init__(self, name, node_id, namespace, directory, metrics=False):
         self.name = name
         self.node_id = node_id
         self.namespace = namespace
@@ -26,7 +27,7 @@ class Node:
         self.exports = self.directory / "exports"
         self.socket = self.directory / "umblockd.sock"
         self.log = self.directory / "umblockd.log"
-        self.metrics_port = 9720
+        self.metrics = metrics  # served at METRICS
         self.process = None
         for path in [self.disks, self.exports, self.directory / "state"]:
             path.mkdir(parents=True, exist_ok=True)
@@ -37,7 +38,7 @@ class Node:
         command = self.namespace.command(
             UMBLOCKD, "--state-dir", self.directory / "state", "--socket", self.socket,
             "--fuse-dir", self.exports, "--node-name", self.name,
-            "--metrics", f"127.0.0.1:{self.metrics_port}")
+            *(["--metrics", METRICS] if self.metrics else []))
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         if wait:
@@ -66,21 +67,35 @@ class Node:
         self.process = None
         return status
 
-    def tear_down(self):
-        if self.process is not None:
-            if self.process.poll() is None:
-                self.process.send_signal(signal.SIGTERM)
-                try:
-                    self.process.wait(10)
-                except subprocess.TimeoutExpired:
-                    self.process.kill()
-                    self.process.wait()
-            self.process = None
+    def ask_to_stop(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+    def await_end(self, patience=20):
+        """After ask_to_stop. A daemon that hangs or has crashed fails the test."""
+        process, self.process = self.process, None
+        try:
+            status = process.wait(patience) if process is not None else 0
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            status = f"not ended after {patience} s"
         if os.path.ismount(self.exports) or not os.access(self.exports, os.R_OK):
             run("umount", "-l", self.exports, check=False)
+        assert status == 0, f"umblockd of {self.name} ended with {status}:\n{self.log_tail()}"
+
+    def tear_down(self):
+        self.ask_to_stop()
+        self.await_end()
 
     def log_tail(self, lines=60):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def scrape(self):
+        """The metrics as {name with labels: value}; needs `metrics`."""
+        text = run(*self.namespace.command("curl", "-sf", f"http://{METRICS}/metrics")).stdout
+        lines = [line for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
     # -- umctl ----------------------------------------------------------------------------------
 
@@ -99,3 +114,16 @@ class Node:
 
     def json(self, *arguments):
         return json.loads(self.umctl("-o", "json", *arguments).stdout)
+
+
+def tear_down_all(nodes):
+    """Together, because each takes its time."""
+    for node in nodes:
+        node.ask_to_stop()
+    problems = []
+    for node in nodes:
+        try:
+            node.await_end()
+        except AssertionError as problem:
+            problems.append(str(problem))
+    assert not problems, "\n".join(problems)

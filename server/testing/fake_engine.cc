@@ -265,7 +265,8 @@ Task<Status> FakeResource::Demote(bool) {
   co_return Ok();
 }
 
-Task<Status> FakeResource::Invalidate(int volume, int) {
+Task<Status> FakeResource::Invalidate(int volume, int peer_node_id) {
+  UMBLOCK_ASSERT(peers_.contains(peer_node_id), "the peer is one of the resource's");
   SetDisk(volumes_.at(volume), drbd::DiskState::kInconsistent, "Invalidate");
   co_return Ok();
 }

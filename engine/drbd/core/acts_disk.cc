@@ -86,6 +86,25 @@ Task<Status> ResourceImpl::Attach(AttachRequest request) {
   co_return opened;
 }
 
+namespace {
+
+// Why a disk that was attached without asking a peer is not UpToDate.
+std::string_view ReasonAfterAttach(DiskState disk, bool just_created) {
+  if (just_created) return "the disk is new: nobody has said yet whose data counts";
+  switch (disk) {
+    case DiskState::kInconsistent:
+      return "a resync of this disk was not finished";
+    case DiskState::kOutdated:
+      return "a peer has newer data";
+    case DiskState::kConsistent:
+      return "a peer may have newer data";
+    default:
+      return "attached";
+  }
+}
+
+}  // namespace
+
 // Nothing of the front is under way while the disk joins: a write that went to the peer only would
 // be missing on it, and one admitted to it before its superblock says Primary would not be in the
 // log that a crash leaves.
@@ -142,6 +161,7 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
       }
     });
     if (!check) co_return Refused("attach a disk of", check.error());
+    of.disk_reason = ReasonAfterAttach(of.state().disk, IsJustCreated(disk.uuids().current()));
     co_return co_await of.StoreMetaFlagsNow();
   }
   StateResult result = co_await transactions_.Run(
