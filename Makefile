@@ -1,9 +1,9 @@
-# Short names for what CMake, pytest and the scripts do. `make` builds the release.
+# Short names for what CMake, pytest and the scripts do. `make` builds umblockd and umctl.
 .PHONY: all deps test demo bench format tidy clean
 
 all:
 	cmake --preset release
-	cmake --build build/release
+	cmake --build build/release --target umblockd umctl
 
 # Debian packages for building, testing and the demo (root or sudo).
 deps:
@@ -14,10 +14,12 @@ test: deps
 	ci/run_stages.py
 
 # Two nodes, one replicated volume, real software built on it (needs root).
-demo: deps
+demo: deps all
 	scripts/demo.sh
 
-bench: all
+bench:
+	cmake --preset release
+	cmake --build build/release
 	bench/run
 
 format:

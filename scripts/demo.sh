@@ -1,52 +1,66 @@
 #!/bin/bash
 # Two umblock nodes on this machine, one replicated volume: makes a file system on it, builds real
-# software there, moves the Primary to the other node and finds the same bytes. Needs root (or sudo);
-# everything it makes is taken away at the end, also after a failure.
+# software there, moves the Primary to the other node and finds the same bytes. Needs root (or sudo)
+# and the release build (make). Everything it makes is taken away at the end, also after a failure
+# or when it is interrupted; what a killed demo left behind goes at the next start.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-((EUID == 0)) || exec sudo --preserve-env=PATH "$0" "$@"
 
 bin=$PWD/build/release
+for program in "$bin/server/umblockd" "$bin/ctl/umctl"; do
+  [[ -x $program ]] || { echo "$program is not there: run make" >&2; exit 1; }
+done
+((EUID == 0)) || exec sudo "$0" "$@"
+
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 show() { printf '   $ %s\n' "$*"; }
+harness() { PYTHONPATH=e2e PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -c "$1"; }
 
-say "Building umblock (build/release)"
-make --no-print-directory all
-
-work=$(mktemp -d /var/tmp/umb-demo-XXXX)
+harness 'from harness.leftovers import remove_leftovers; remove_leftovers("/var/tmp")'
+work=$(mktemp -d "/var/tmp/umb$$-demo-XXXX")
 declare -A address=([alpha]=10.77.1.1 [beta]=10.77.1.2) id=([alpha]=0 [beta]=1) other=([alpha]=beta [beta]=alpha)
+declare -A space=([alpha]=umb$$-demo-alpha [beta]=umb$$-demo-beta)
 declare -A daemon
 mnt=$work/mnt
 loop=
 
 clean_up() {
   local status=$?
+  trap '' INT TERM HUP
   set +e
   say "Cleaning up"
   mountpoint -q "$mnt" && umount "$mnt"
   [[ -n $loop ]] && losetup -d "$loop"
+  for node in "${!daemon[@]}"; do kill "${daemon[$node]}"; done
   for node in "${!daemon[@]}"; do
-    kill "${daemon[$node]}" 2>/dev/null && wait "${daemon[$node]}" 2>/dev/null
+    wait "${daemon[$node]}" || echo "     umblockd of $node ended with status $?"
     mountpoint -q "$work/$node/exports" && umount -l "$work/$node/exports"
   done
-  for node in alpha beta; do ip netns del "umb-demo-$node" 2>/dev/null; done
-  if ((status != 0)); then
+  for node in alpha beta; do ip netns del "${space[$node]}" 2>/dev/null; done
+  if ((status != 0 && status != 130 && status != 143)); then
     for node in alpha beta; do
       [[ -e $work/$node/log ]] && { echo "--- last lines of $node's log"; tail -20 "$work/$node/log"; }
     done
   fi
   rm -rf "$work"
-  ((status == 0)) && say "Done" || say "The demo failed"
+  case $status in
+    0) say "Done" ;;
+    129 | 130 | 143) say "The demo was interrupted" ;;
+    *) say "The demo failed" ;;
+  esac
   exit $status
 }
 trap clean_up EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 # umctl of a node, shown as one would type it there.
 on() {
   local node=$1
   shift
   printf '   %s$ umctl %s\n' "$node" "$*"
-  "$bin/ctl/umctl" --socket "$work/$node/umblockd.sock" "$@" | sed 's/^/     /'
+  "$bin/ctl/umctl" --socket "$work/$node/umblockd.sock" "$@" 2>&1 | sed -e '/^$/d' -e 's/^/     /'
 }
 attach() { # node: the exported file becomes a block device
   show losetup --find --show "$work/$1/exports/r0-0"
@@ -60,23 +74,28 @@ detach() {
   loop=
 }
 
+build() {
+  make -C "$tree" -j2 linux AR="ar rcD" >/dev/null
+}
+
 say "Two nodes: a network namespace each, joined by a cable"
-for node in alpha beta; do ip netns add "umb-demo-$node"; done
-ip link add link0 netns umb-demo-alpha type veth peer name link0 netns umb-demo-beta
+for node in alpha beta; do ip netns add "${space[$node]}"; done
+ip link add link0 netns "${space[alpha]}" type veth peer name link0 netns "${space[beta]}"
 for node in alpha beta; do
-  ip -n "umb-demo-$node" link set lo up
-  ip -n "umb-demo-$node" addr add "${address[$node]}/24" dev link0
-  ip -n "umb-demo-$node" link set link0 up
+  ip -n "${space[$node]}" link set lo up
+  ip -n "${space[$node]}" addr add "${address[$node]}/24" dev link0
+  ip -n "${space[$node]}" link set link0 up
   mkdir -p "$work/$node/"{state,disks,exports}
+  # A session of its own: an interrupt from the terminal is not for the daemons.
   show "umblockd --node-name $node --fuse-dir exports   (${address[$node]})"
-  nsenter --net="/run/netns/umb-demo-$node" -- "$bin/server/umblockd" --node-name "$node" \
+  setsid nsenter --net="/run/netns/${space[$node]}" -- "$bin/server/umblockd" --node-name "$node" \
     --state-dir "$work/$node/state" --socket "$work/$node/umblockd.sock" \
     --fuse-dir "$work/$node/exports" >"$work/$node/log" 2>&1 &
   daemon[$node]=$!
 done
 for node in alpha beta; do
-  for _ in $(seq 200); do
-    "$bin/ctl/umctl" --socket "$work/$node/umblockd.sock" node show >/dev/null 2>&1 && break
+  until "$bin/ctl/umctl" --socket "$work/$node/umblockd.sock" health >/dev/null 2>&1; do
+    kill -0 "${daemon[$node]}" || exit 1
     sleep 0.05
   done
 done
@@ -102,7 +121,7 @@ on alpha resource promote r0
 on alpha status
 
 say "A file system on alpha, and the source of Lua from Debian"
-archive=$(/usr/bin/python3 -c 'import sys; sys.path.insert(0, "e2e"); from harness.software import source_archive; print(source_archive())')
+archive=$(harness 'from harness.software import source_archive; print(source_archive())')
 mkdir -p "$mnt"
 attach alpha
 mkfs.ext4 -q "$loop"
@@ -110,20 +129,23 @@ mount "$loop" "$mnt"
 show "tar -xf $(basename "$archive") && make"
 tar -C "$mnt" -xf "$archive"
 tree=$(echo "$mnt"/lua-*)
-make -C "$tree" -j2 linux >/dev/null
+build
 "$tree/src/lua" -e 'print("     built on alpha: " .. _VERSION)'
 (cd "$tree" && find . -type f -print0 | sort -z | xargs -0 sha256sum) >"$work/before"
 echo "     $(wc -l <"$work/before") files"
 
 say "While it is open alpha cannot be demoted, and says why"
-on alpha resource demote r0 2>&1 || true
+if on alpha resource demote r0; then
+  echo "it was demoted under an open file system" >&2
+  exit 1
+fi
 
 say "Moving to beta"
 detach
 on alpha resource demote r0
 on beta resource promote r0
 attach beta
-fsck.ext4 -fn "$loop" >/dev/null
+fsck.ext4 -fn "$loop" &>/dev/null
 mount "$loop" "$mnt"
 
 say "The same bytes"
@@ -131,7 +153,7 @@ say "The same bytes"
 "$tree/src/lua" -e 'print("     runs on beta: " .. _VERSION)'
 first=$(sha256sum <"$tree/src/lua")
 make -C "$tree" clean >/dev/null
-make -C "$tree" -j2 linux >/dev/null
+build
 [[ $(sha256sum <"$tree/src/lua") == "$first" ]] && echo "     built again on beta: the same binary"
 detach
 on beta resource demote r0

@@ -2,6 +2,8 @@
 
 #include <google/protobuf/util/time_util.h>
 
+#include <algorithm>
+
 #include "server/convert.h"
 #include "server/names.h"
 #include "server/resource_entry.h"
@@ -11,6 +13,7 @@ namespace umblock::server {
 
 constexpr Duration kLongestWait = 24h;
 constexpr Duration kDefaultWait = 60s;
+constexpr Duration kClosingTime = 500ms;
 
 std::unexpected<Error> NoSuchResource(const std::string& name) {
   return MakeError(ErrorCode::kNotFound, "no resource '{}'", name);
@@ -281,10 +284,27 @@ Task<Result<v1::Resource>> ResourceManager::Promote(v1::PromoteRequest request) 
   co_return Describe(**entry);
 }
 
+namespace {
+
+// Until none of the volumes is open, or kClosingTime is over: the kernel reports the last close of
+// a file, and of the loop device on it, a moment after close() and losetup -d have returned.
+Task<void> AwaitClose(Reactor& reactor, const ResourceEntry& entry) {
+  const auto open = [&entry] {
+    const drbd::ResourceStatus status = entry.resource->status();
+    return std::ranges::any_of(status.volumes,
+                               [](const auto& volume) { return !volume.openers.empty(); });
+  };
+  const Time until = reactor.Now() + kClosingTime;
+  while (open() && reactor.Now() < until) co_await Sleep(reactor, kClosingTime / 50);
+}
+
+}  // namespace
+
 Task<Result<v1::Resource>> ResourceManager::Demote(v1::DemoteRequest request) {
   auto entry = Find(request.name());
   if (!entry) co_return std::unexpected(entry.error());
   ActGuard guard(*entry);
+  if (!request.force()) co_await AwaitClose(parts_.reactor, **entry);
   if (Status done = co_await (*entry)->resource->Demote(request.force()); !done) {
     co_return std::unexpected(done.error());
   }

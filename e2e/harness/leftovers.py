@@ -16,13 +16,17 @@ def owner_is_gone(name):
     return match is not None and not os.path.exists(f"/proc/{match.group(1)}")
 
 
+def mounts_below(path):
+    """The newest first."""
+    lines = pathlib.Path("/proc/mounts").read_text().splitlines()
+    return [line.split()[1] for line in reversed(lines) if line.split()[1].startswith(f"{path}/")]
+
+
 def remove_leftovers(directory):
     dead = [path for path in pathlib.Path(directory).iterdir() if owner_is_gone(path.name)]
+    # File systems on exports before the daemons go, exports after that.
     for path in dead:
-        mounts = [line.split()[1] for line in pathlib.Path("/proc/mounts").read_text().splitlines()
-                  if line.split()[1].startswith(f"{path}/")]
-        # File systems on exports first, the exports when their daemon is gone.
-        for mount in reversed(mounts):
+        for mount in mounts_below(path):
             if not mount.endswith("/exports"):
                 run("umount", "-l", mount, check=False)
         for line in output("losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE").splitlines():
@@ -35,6 +39,6 @@ def remove_leftovers(directory):
                 run("kill", "-9", pid, check=False)
             run("ip", "netns", "del", name, check=False)
     for path in dead:
-        for exports in path.glob("*/exports"):
-            run("umount", "-l", exports, check=False)
+        for mount in mounts_below(path):
+            run("umount", "-l", mount, check=False)
         shutil.rmtree(path, ignore_errors=True)

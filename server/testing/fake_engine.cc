@@ -157,7 +157,11 @@ drbd::ResourceStatus FakeResource::status() const {
   status.role = role_;
   status.suspended = suspended_ ? "user" : "no";
   status.write_ordering = "flush";
-  for (const auto& [number, volume] : volumes_) status.volumes.push_back(volume.status);
+  for (const auto& [number, volume] : volumes_) {
+    drbd::VolumeStatus& shown = status.volumes.emplace_back(volume.status);
+    for (const Opener& opener : volume.device->openers())
+      shown.openers.push_back(opener.description);
+  }
   for (const auto& [id, peer] : peers_) status.connections.push_back(peer.status);
   return status;
 }
