@@ -1527,6 +1527,24 @@ TEST_F(ScriptedTransactions, WhileOneIsUnderWayAnotherIsPutOffOrRefused) {
   EXPECT_FALSE(**promoted) << "a second Primary";
 }
 
+// Between YES and the end nothing may make the YES untrue (4.10, 13.4). Here a Secondary cannot be
+// opened at all, so an open has nothing to wait for.
+TEST_F(ScriptedTransactions, AnOpenDuringAPrepareIsRefusedAndTheYesHolds) {
+  Up();
+  peer->SendTransaction(PacketType::kTwopcPrepare, ProposePromote(false), 100);
+  EXPECT_EQ(NextVote(), PacketType::kTwopcYes);
+  BlockDevice& volume = peer->bench->volume(0);
+  for (bool write : {false, true}) {
+    Result<OpenerId> opened = volume.Open({.description = "test", .write = write});
+    ASSERT_FALSE(opened);
+    EXPECT_NE(opened.error().message().find("promote it first"), std::string::npos)
+        << opened.error().message();
+  }
+  peer->SendTransaction(PacketType::kTwopcCommit, ProposePromote(false), 100);
+  ASSERT_TRUE(peer->world().RunUntil([&] { return peer_role() == Role::kPrimary; }, 10s));
+  EXPECT_FALSE(volume.Open({.description = "test", .write = true}));
+}
+
 TEST_F(ScriptedTransactions, CompetingInitiatorsTheLowerNodeGoesFirst) {
   Up();
   auto promoted = peer->bench->Start(0, peer->resource().Promote(false));
