@@ -35,7 +35,8 @@ FUZZ_SECONDS = 10
 # Tests that count allocations: sanitizers bring their own operator new, and take coroutine frames
 # from the heap, so these are not in the asan build.
 PLAIN_TESTS = ["frame_pool_test", "uring_alloc_test", "iscsi_alloc_test", "drbd_write_cost_test"]
-RELEASE_TARGETS = ["umblockd", "umctl", "lossyfs", "iscsi_ramdisk", "umblock_sim_program"]
+RELEASE_TARGETS = ["umblockd", "umctl", "lossyfs", "iscsi_ramdisk", "umblock_sim_program",
+                   "iscsi_load", "backend_load"]
 SOURCES = [".cc", ".h"]
 
 
