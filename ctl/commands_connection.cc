@@ -136,7 +136,7 @@ void AddChanging(const Builder& b, CLI::App* noun) {
 template <typename Request>
 std::shared_ptr<Request> AddAct(const Builder& b, CLI::App* noun, CLI::App** verb, const char* name,
                                 const char* help, const char* method,
-                                std::function<Status(const Request&)> before = {}) {
+                                const std::function<Status(const Request&)>& before = {}) {
   Session& s = b.session;
   auto request = std::make_shared<Request>();
   *verb = b.Verb(noun, name, help, [&s, request, method, before]() -> Status {

@@ -135,7 +135,7 @@ void AddChanging(const Builder& b, CLI::App* noun) {
 
 template <typename Request>
 CLI::App* AddAct(const Builder& b, CLI::App* noun, const char* name, const char* help,
-                 const char* method, std::function<Status(const Request&)> before = {}) {
+                 const char* method, const std::function<Status(const Request&)>& before = {}) {
   Session& s = b.session;
   auto request = std::make_shared<Request>();
   CLI::App* verb = b.Verb(noun, name, help, [&s, request, method, before]() -> Status {

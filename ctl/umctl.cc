@@ -86,7 +86,6 @@ std::string BashCompletion(const CLI::App& app) {
       "  done\n"
       "  local words=\"\"\n"
       "  case \"$key\" in\n";
-  std::string global;
   for (const CLI::App* noun : app.get_subcommands({})) {
     for (const CLI::App* verb : noun->get_subcommands({})) {
       out += fmt::format("    /{}/{}|/{}/{}/*) words=\"{}\" ;;\n", noun->get_name(),

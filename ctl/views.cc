@@ -5,6 +5,7 @@
 #include <google/protobuf/util/time_util.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "umblock/v1/event.pb.h"
 #include "umblock/v1/node.pb.h"
@@ -127,6 +128,7 @@ const Row kExportHeader = {"NAME", "PRESENTS", "SIZE", "READY", "OPEN", "PATH", 
 template <typename Items, typename Function>
 std::string Table(const Row& header, const Items& items, Function row) {
   std::vector<Row> rows;
+  rows.reserve(static_cast<size_t>(std::ranges::distance(items)));
   for (const auto& item : items) rows.push_back(row(item));
   return FormatTable(header, rows);
 }
