@@ -28,6 +28,7 @@ class UmctlTest : public testing::Test {
     auto server = server::ApiServer::Start(&node_.node(), options);
     ASSERT_TRUE(server) << server.error().ToString();
     server_ = std::move(*server);
+    server_->SetServing(true);
   }
   void TearDown() override {
     node_.OnReactor([&] { node_.node().BeginStop(); });
@@ -218,6 +219,8 @@ TEST_F(UmctlTest, EventsNow) {
 TEST_F(UmctlTest, HealthAndVersion) {
   Must({"health"});
   EXPECT_EQ(out_, "serving\n");
+  server_->SetServing(false);
+  EXPECT_EQ(Run({"health"}), kExitUnavailable);
   Must({"version"});
   EXPECT_EQ(out_, "umctl " UMBLOCK_VERSION "\numblockd " UMBLOCK_VERSION "\n");
 }

@@ -94,7 +94,7 @@ for node in alpha beta; do
   daemon[$node]=$!
 done
 for node in alpha beta; do
-  until "$bin/ctl/umctl" --socket "$work/$node/umblockd.sock" health >/dev/null 2>&1; do
+  until "$bin/ctl/umctl" --socket "$work/$node/umblockd.sock" node get >/dev/null 2>&1; do
     kill -0 "${daemon[$node]}" || exit 1
     sleep 0.05
   done

@@ -106,7 +106,7 @@ Result<std::unique_ptr<ApiServer>> ApiServer::Start(Node* node, ApiServerOptions
   }
   if (!options.tcp_address.empty()) impl->tcp_port = tcp_port;
   std::unique_ptr<ApiServer> server(new ApiServer(std::move(impl)));
-  server->SetServing(true);
+  server->SetServing(false);
   return server;
 }
 

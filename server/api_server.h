@@ -32,6 +32,7 @@ class ApiServer {
 
   // Ends streams, waits up to `patience` for calls, then cuts them; ends when all are over.
   void Shutdown(std::chrono::milliseconds patience);
+  // What the health service says: not serving at first, while the node starts.
   void SetServing(bool serving);
   // The TCP port that was bound; 0 if there is none.
   int tcp_port() const;

@@ -1,6 +1,7 @@
 // The gRPC services, from a client's side: every service answers, bad input is a clean error, and
 // limits hold. The node below has fake parts.
 #include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -58,6 +59,26 @@ class ApiTest : public testing::Test {
                                      &response);
   }
 
+  // The answer of grpc.health.v1.Health/Check, which has no protos in Debian's packages.
+  std::string Health() {
+    grpc::GenericStub stub(channel_);
+    grpc::ClientContext context;
+    grpc::CompletionQueue queue;
+    grpc::Slice nothing("");
+    grpc::ByteBuffer request(&nothing, 1);
+    auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
+    grpc::ByteBuffer answer;
+    grpc::Status status;
+    call->StartCall();
+    call->Finish(&answer, &status, this);
+    void* tag = nullptr;
+    bool ok = false;
+    EXPECT_TRUE(queue.Next(&tag, &ok) && ok && status.ok()) << status.error_message();
+    grpc::Slice slice;
+    EXPECT_TRUE(answer.DumpToSingleSlice(&slice).ok());
+    return std::string(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+
   TestNode node_;
   std::unique_ptr<ApiServer> server_;
   std::shared_ptr<grpc::Channel> channel_;
@@ -87,6 +108,12 @@ TEST_F(ApiTest, EveryServiceAnswers) {
   v1::NodeStatus status;
   EXPECT_TRUE(Call<v1::NodeService>(&v1::NodeService::Stub::GetStatus, {}, &status).ok());
   EXPECT_EQ(status.resources(0).volumes_size(), 1);
+}
+
+TEST_F(ApiTest, HealthSaysSoOnlyOnceTheNodeServes) {
+  EXPECT_EQ(Health(), std::string({8, 2}));  // NOT_SERVING
+  server_->SetServing(true);
+  EXPECT_EQ(Health(), std::string({8, 1}));  // SERVING
 }
 
 TEST_F(ApiTest, EmptyRequestsAreCleanErrors) {

@@ -415,6 +415,20 @@ TEST_F(NodeTest, InvalidateTakesAnyPeerThatHasTheData) {
   EXPECT_TRUE(IsError(node_.Resources(&RM::Invalidate, request), ErrorCode::kNotFound, "2"));
 }
 
+TEST_F(NodeTest, DisksAreDeclaredEqualOnlyIfTheWantedPeersHearOfIt) {
+  ASSERT_TRUE(MakeBackend("disk0"));
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeVolume("r0", 0, "disk0"));
+  ASSERT_TRUE(MakeConnection("r0", 1, true));
+  v1::NewCurrentUuidRequest request;
+  request.set_resource("r0");
+  request.set_clear_bitmap(true);
+  EXPECT_TRUE(IsError(node_.Resources(&RM::NewCurrentUuid, request), ErrorCode::kFailedPrecondition,
+                      "connection r0/1 is not connected"));
+  ASSERT_TRUE(Disconnect("r0", 1));
+  EXPECT_TRUE(node_.Resources(&RM::NewCurrentUuid, request));
+}
+
 TEST_F(NodeTest, ChangesOptionsOfAConnection) {
   ASSERT_TRUE(MakeResource("r0"));
   ASSERT_TRUE(MakeConnection("r0", 1, true, "old secret"));

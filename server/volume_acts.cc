@@ -1,4 +1,6 @@
 // ResourceManager's part for volumes and the disks below them.
+#include <algorithm>
+
 #include "server/convert.h"
 #include "server/names.h"
 #include "server/resource_entry.h"
@@ -18,9 +20,18 @@ bool IsAttached(const ResourceEntry& entry, uint32_t number) {
   return false;
 }
 
+bool IsConnected(const ResourceEntry& entry, uint32_t peer) {
+  const drbd::ResourceStatus status = entry.resource->status();
+  return std::ranges::any_of(status.connections, [peer](const drbd::ConnectionStatus& connection) {
+    return connection.peer_node_id == static_cast<int>(peer) &&
+           connection.state == drbd::ConnectionState::kConnected;
+  });
+}
+
 // A connected peer that has current data of a volume: the one with the lowest node id.
 Result<int> PeerWithData(const ResourceEntry& entry, uint32_t number) {
-  for (const drbd::ConnectionStatus& connection : entry.resource->status().connections) {
+  const drbd::ResourceStatus status = entry.resource->status();
+  for (const drbd::ConnectionStatus& connection : status.connections) {
     for (const drbd::PeerVolumeStatus& volume : connection.volumes) {
       if (volume.volume == static_cast<int>(number) &&
           volume.peer_disk == drbd::DiskState::kUpToDate) {
@@ -403,6 +414,13 @@ Task<Result<v1::Volume>> ResourceManager::NewCurrentUuid(v1::NewCurrentUuidReque
   if (!entry) co_return std::unexpected(entry.error());
   if ((*entry)->Volume(request.number()) == nullptr) {
     co_return NoSuchVolume(request.resource(), request.number());
+  }
+  // A peer that does not hear of it keeps its old generation, and is synchronised in full later.
+  for (const auto& [peer, connection] : (*entry)->connections) {
+    if (!request.clear_bitmap() || !connection.connect || IsConnected(**entry, peer)) continue;
+    co_return MakeError(ErrorCode::kFailedPrecondition,
+                        "{} is not connected: wait until it is, or disconnect it to do without it",
+                        ConnectionName(request.resource(), peer));
   }
   ActGuard guard(*entry);
   const int number = static_cast<int>(request.number());

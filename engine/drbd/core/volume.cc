@@ -354,12 +354,23 @@ VolumeCounters Volume::counters() const {
   return result;
 }
 
+std::string Volume::WhyNotUpToDate() const {
+  if (state().disk == DiskState::kUpToDate) return "";
+  for (const auto& [node, device] : peers_) {
+    ReplicationState repl = device->state().repl;
+    if (repl == ReplicationState::kSyncTarget || repl == ReplicationState::kPausedSyncT) {
+      return fmt::format("is being synchronised from {}", device->connection().config().name);
+    }
+  }
+  return disk_reason;
+}
+
 VolumeStatus Volume::status() const {
   VolumeStatus result;
   const VolumeState& now = state();
   result.number = config_.number;
   result.disk = now.disk;
-  result.disk_reason = now.disk == DiskState::kUpToDate ? "" : disk_reason;
+  result.disk_reason = WhyNotUpToDate();
   result.backend = backend_name_;
   result.size_bytes = geometry_.size;
   result.quorum = now.have_quorum;

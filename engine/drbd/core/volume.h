@@ -114,6 +114,7 @@ class Volume final : public DeviceBase, private DiskOwner {
 
   Status UpdateDiskOptions(const DiskOptions& options);
   VolumeStatus status() const;
+  std::string WhyNotUpToDate() const;
   VolumeCounters counters() const;
   void NotifyChanged() { NotifyObservers(); }
   void RefreshOpeners();
