@@ -117,6 +117,7 @@ class Cluster {
   void UpdateHolders();
   void CheckTwoPrimaries();
   bool Quiet();
+  bool Resyncing();
   bool CompareDisks();
   bool CheckDisksAtRest();
   bool CheckBitmapsOnDisk();

@@ -35,6 +35,13 @@ bool Cluster::Quiet() {
   return true;
 }
 
+bool Cluster::Resyncing() {
+  for (int i = 0; i < kNodes; ++i) {
+    if (StateOf(i).replication == drbd::ReplicationState::kSyncTarget) return true;
+  }
+  return false;
+}
+
 bool Cluster::CompareDisks() {
   coverage_.Count(Situation::kDisksCompared);
   std::array<std::byte, SimDisk::kPage> pages[kNodes];
@@ -75,7 +82,12 @@ bool Cluster::Converge() {
   auto back = [&] {
     return role_ == Role::kActive && StateOf(0).in_sync() && StateOf(1).in_sync();
   };
-  if (!world_.RunUntil(back, kConvergeBound)) {
+  // A long resync over a slow link may go on for as long as it gets further.
+  uint64_t left = UINT64_MAX;
+  while (!world_.RunUntil(back, kConvergeBound)) {
+    const uint64_t before = left;
+    left = std::max(StateOf(0).out_of_sync, StateOf(1).out_of_sync);
+    if (!world_.failed() && Resyncing() && left < before) continue;
     world_.Fail(fmt::format("the faults are over for {} s and the cluster is not back: {}",
                             kConvergeBound / 1s, DescribeState()));
     return false;

@@ -405,6 +405,10 @@ void ResourceImpl::FailDisk(Volume& of, std::string reason) {
   DiskState disk = of.state().disk;
   if (disk <= DiskState::kFailed) return;
   int number = of.number();
+  // Without the disk this is how a Primary knows the data that its users have seen.
+  if (state_.role == Role::kPrimary && disk == DiskState::kUpToDate) {
+    of.exposed_uuid = of.disk()->uuids().current();
+  }
   StateCheck check = Change(reason, {.hard = true}, [number](ResourceState& next) {
     next.Volume(number)->disk = DiskState::kFailed;
   });

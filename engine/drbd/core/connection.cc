@@ -447,6 +447,8 @@ Task<void> Connection::RenewGenerations() {
     }
   }
   for (Volume* volume : affected) {
+    // What goes on without good data is no generation: nothing of it is acknowledged.
+    if (!resource_.HasGoodData(*volume)) continue;
     Status status = co_await resource_.MakeNewUuid(*volume, false);
     if (status) {
       volume->state().owes_new_uuid = false;

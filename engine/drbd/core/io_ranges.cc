@@ -10,6 +10,7 @@ RangeTable::~RangeTable() { UMBLOCK_ASSERT(empty(), "no I/O is in flight when it
 
 // Does `other`, overlapping, stand in the way of a range of this kind (G.3)?
 bool RangeTable::Matters(RangeKind kind, int peer, bool awaiting_reply, const IoRange& other) {
+  if (other.kind_ == RangeKind::kPeerRead) return false;
   switch (kind) {
     case RangeKind::kPeerWrite:
       // The reply that the resync block waits for comes behind this write on the same stream and
@@ -21,6 +22,8 @@ bool RangeTable::Matters(RangeKind kind, int peer, bool awaiting_reply, const Io
       return !(awaiting_reply && other.kind_ == RangeKind::kPeerWrite && other.peer_ == peer);
     case RangeKind::kResyncRead:
       return other.kind_ != RangeKind::kResyncRead;
+    case RangeKind::kPeerRead:
+      return other.kind_ == RangeKind::kPeerWrite;
     case RangeKind::kLocalWrite:
       return true;
   }

@@ -22,6 +22,7 @@ enum class RangeKind : uint8_t {
   kPeerWrite,    // P_DATA, P_TRIM, P_ZEROES
   kResyncWrite,  // sync target: from before the request is sent until the block is written
   kResyncRead,   // sync source: from the read until the target acknowledged
+  kPeerRead,     // of the front of a peer: after what that peer wrote before; nothing waits for it
 };
 
 class IoRange : public boost::intrusive::set_base_hook<>,

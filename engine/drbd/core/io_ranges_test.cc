@@ -40,6 +40,22 @@ class Bench {
   std::vector<std::unique_ptr<Entry>> entries;
 };
 
+TEST(RangeTableTest, AReadOfAPeerWaitsForWritesOnlyAndNothingWaitsForIt) {
+  Bench bench;
+  Entry* write = bench.Add(RangeKind::kPeerWrite, 0, 8);
+  Entry* read = bench.Add(RangeKind::kPeerRead, 4, 12);
+  Entry* later = bench.Add(RangeKind::kPeerWrite, 8, 16);
+  EXPECT_FALSE(read->granted());
+  EXPECT_TRUE(later->granted());
+  bench.table.Remove(later);
+  EXPECT_FALSE(read->granted());
+  bench.table.Remove(write);
+  EXPECT_TRUE(read->granted());
+  EXPECT_TRUE(bench.Add(RangeKind::kPeerWrite, 0, 12)->granted());
+  EXPECT_TRUE(bench.Add(RangeKind::kResyncRead, 20, 28)->granted());
+  EXPECT_TRUE(bench.Add(RangeKind::kPeerRead, 20, 28)->granted());
+}
+
 TEST(RangeTableTest, OverlappingWritesAreServedInTheOrderOfInsertion) {
   Bench bench;
   Entry* a = bench.Add(RangeKind::kLocalWrite, 0, 8);

@@ -14,17 +14,36 @@ Task<bool> PeerReads::OnRequest(PeerDevice& device, wire::BlockRequest request,
   }
   Buffer buffer = co_await connection_.buffers().Allocate(request.blksize, cancel);
   if (!buffer) co_return false;
-  Volume& volume = device.volume();
-  if (volume.disk() == nullptr || volume.state().disk != DiskState::kUpToDate) {
-    connection_.SendBlockAck(wire::PacketType::kNegDreply, device, request.sector, request.block_id,
-                             request.blksize);
-    co_return true;
-  }
   Read* read = reads_.Take();
   read->owner = this;
   read->device = &device;
   read->request = request;
   read->buffer = std::move(buffer);
+  ++device.unacked;
+  if (device.volume().ranges().Insert(
+          read, RangeKind::kPeerRead, device.node(), request.sector,
+          request.sector + request.blksize / 512, [](IoRange* self) noexcept {
+            auto* granted = static_cast<Read*>(self);
+            granted->owner->waiting_.erase(List::s_iterator_to(*granted));
+            granted->owner->Start(granted);
+          })) {
+    Start(read);
+  } else {
+    waiting_.push_back(*read);
+  }
+  co_return true;
+}
+
+void PeerReads::Start(Read* read) {
+  Volume& volume = read->device->volume();
+  const wire::BlockRequest& request = read->request;
+  volume.ranges().Remove(read);
+  if (volume.disk() == nullptr || volume.state().disk != DiskState::kUpToDate) {
+    connection_.SendBlockAck(wire::PacketType::kNegDreply, *read->device, request.sector,
+                             request.block_id, request.blksize);
+    Free(read);
+    return;
+  }
   read->iov = read->buffer.iov(request.blksize);
   read->io.op = IoOp::kRead;
   read->io.offset = request.sector * 512;
@@ -36,10 +55,8 @@ Task<bool> PeerReads::OnRequest(PeerDevice& device, wire::BlockRequest request,
     done->device->volume().CountLower(-1);
     done->owner->OnRead(done, error);
   };
-  ++device.unacked;
   volume.CountLower(1);
   volume.disk()->backing().Submit(&read->io);
-  co_return true;
 }
 
 void PeerReads::OnRead(Read* read, int error) {
@@ -68,6 +85,12 @@ void PeerReads::Free(Read* read) {
 }
 
 Task<void> PeerReads::Stop() {
+  while (!waiting_.empty()) {
+    Read& read = waiting_.front();
+    waiting_.pop_front();
+    read.device->volume().ranges().Remove(&read);
+    Free(&read);
+  }
   while (reads_.in_use() != 0) co_await room_.Wait();
 }
 

@@ -49,13 +49,19 @@ void PeerWrites::Receive(PeerWrite* write) {
                              write->block_id,
                              static_cast<uint32_t>((write->end - write->first) * 512));
   }
+  // The sender has no disk of its own that could take part: its copy lacks this block (O7). Noted
+  // now, as its next packet may be the beginning of an attach.
+  Volume& volume = write->device->volume();
+  if (write->device->state().disk < DiskState::kInconsistent) {
+    volume.SetOutOfSync(write->first, write->end, volume.SlotMaskOf(NodeBit(connection_.node())));
+  }
   // In the table from now on, so that a resync read that depends on this position waits for it.
-  write->device->volume().ranges().Insert(write, RangeKind::kPeerWrite, connection_.node(),
-                                          write->first, write->end, [](IoRange* self) noexcept {
-                                            auto* granted = static_cast<PeerWrite*>(self);
-                                            if (granted->stage == PeerWrite::Stage::kRange)
-                                              granted->owner->Submit(granted);
-                                          });
+  volume.ranges().Insert(write, RangeKind::kPeerWrite, connection_.node(), write->first, write->end,
+                         [](IoRange* self) noexcept {
+                           auto* granted = static_cast<PeerWrite*>(self);
+                           if (granted->stage == PeerWrite::Stage::kRange)
+                             granted->owner->Submit(granted);
+                         });
   last_dagtag_ = write->dagtag;
   dagtag_known_ = true;
   if (next_to_start_ == nullptr) next_to_start_ = write;
@@ -128,7 +134,7 @@ void PeerWrites::Submit(PeerWrite* write) {
     OnDisk(write, ENODEV);
     return;
   }
-  // The sender has no disk of its own that could take part: its copy lacks this block (O7).
+  // Its disk may have failed since.
   if (write->device->state().disk < DiskState::kInconsistent) {
     volume.SetOutOfSync(write->first, write->end, volume.SlotMaskOf(NodeBit(connection_.node())));
   }

@@ -61,6 +61,9 @@ void ResyncTarget::Pause(bool paused) {
 Task<void> ResyncTarget::Stop() {
   stopping_ = true;
   start_again_ = false;
+  // The source has stopped listening: it would keep a bit that is cleared here from now on, even
+  // beyond an exchange of bitmaps that comes before the block is written.
+  for (ResyncBlock& block : active_) block.stale = true;
   changed_.NotifyAll();
   co_await tasks_.Join();
   // To release one may grant another its range, and end that one too.

@@ -64,7 +64,9 @@ bool ResourceImpl::FollowsGenerations(const Volume& of) {
 void ResourceImpl::OnUuids(PeerDevice& device) {
   Volume& of = device.volume();
   if (!FollowsGenerations(of)) {
-    if (of.exposed_uuid == 0) of.exposed_uuid = device.uuids.current;
+    if (of.exposed_uuid == 0 || state_.role != Role::kPrimary) {
+      of.exposed_uuid = device.uuids.current;
+    }
     return;
   }
   UuidSet& own = of.disk()->uuids();
@@ -116,7 +118,9 @@ void ResourceImpl::OnCurrentUuid(PeerDevice& device) {
   Volume& of = device.volume();
   bool established = device.state().repl >= ReplicationState::kEstablished;
   if (!FollowsGenerations(of)) {
-    if (of.exposed_uuid == 0) of.exposed_uuid = device.uuids.current;
+    if (of.exposed_uuid == 0 || state_.role != Role::kPrimary) {
+      of.exposed_uuid = device.uuids.current;
+    }
     return;
   }
   if (!established || IsZeroUuid(device.uuids.current)) return;
@@ -225,7 +229,7 @@ void ResourceImpl::StartOwedUuid(Volume& of) {
 }
 
 bool ResourceImpl::HasGoodData(Volume& of) {
-  if (of.disk() == nullptr || of.state().disk != DiskState::kInconsistent) return true;
+  if (of.state().disk == DiskState::kUpToDate) return true;
   for (const auto& [node, device] : of.peers()) {
     if (device->connection().up() && device->state().disk == DiskState::kUpToDate) return true;
   }
@@ -268,6 +272,8 @@ Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
     }
     co_return Ok();
   }
+  const uint64_t shown =
+      of.state().disk == DiskState::kUpToDate ? of.disk()->uuids().current() : of.exposed_uuid;
   NewCurrentResult result = of.disk()->uuids().NewCurrent(of.uuid_peers(), forced, true,
                                                           log_.dagtag(), NewUuid(), NewUuid());
   // One that was made a moment ago may not be on disk yet: what depends on it waits with us.
@@ -282,7 +288,10 @@ Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
   Status status = co_await of.disk()->WriteSuperblock();
   --of.generations_in_flight;
   of.CountLower(-1);
-  if (!status) co_return status;
+  if (!status) {
+    of.exposed_uuid = shown;  // the new one exists nowhere
+    co_return status;
+  }
   if (of.disk() == nullptr || of.disk_generation() != generation) co_return Ok();
   NodeMask weak = WeakNodesOfDevice(own_node(), of.state().disk, of.uuid_peers());
   for (auto& [node, device] : of.peers()) {

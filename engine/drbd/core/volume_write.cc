@@ -182,11 +182,21 @@ void Volume::OnLocalWrite(Request* request, int error) {
   if (step.check_completion) CheckCompletion(request);
 }
 
-// A write that is on this node's disk only, while that disk is being brought up to date from
-// another: the resync would put older data on top of it, so it must not be acknowledged.
+// True if every copy that has the write is one that a resync will put older data on top of: this
+// node's disk while it is Inconsistent; a peer's, where the own disk did not take the write and may
+// come back as the source of that resync. Such a write must not be acknowledged (INV-1).
 bool Volume::WillBeOverwritten(const Request& request) {
-  if (state().disk != DiskState::kInconsistent) return false;
-  return std::ranges::none_of(request.states(), [](LegState leg) { return leg.ok(); });
+  const bool own_is_target = state().disk == DiskState::kInconsistent;
+  if (request.local_leg == LocalLeg::kOk && !own_is_target) return false;
+  const bool own_may_be_source = !own_is_target && request.local_leg != LocalLeg::kNone;
+  for (int i = 0; i < request.leg_count; ++i) {
+    if (!request.leg_states[static_cast<size_t>(i)].ok()) continue;
+    const DiskState theirs = state().peer(request.legs[static_cast<size_t>(i)].node).disk;
+    // kUnknown: lost since it took the write.
+    if (theirs == DiskState::kUpToDate) return false;
+    if (!own_may_be_source && theirs >= DiskState::kOutdated) return false;
+  }
+  return true;
 }
 
 void Volume::CheckCompletion(Request* request) {

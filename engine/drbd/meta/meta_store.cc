@@ -59,10 +59,18 @@ Task<Status> MetaStore::WriteSuperblockOnce() {
   std::array<std::byte, kSuperblockBytes> block;
   UMBLOCK_ASSERT(!superblock_.Has(kMdAlClean) || closed_,
                  "M3: no superblock with AL_CLEAN while the metadata is in use");
+  // M5. At least once, as a page may be clean because it is just being written.
+  for (bool again = log_counts_on_disk_; again && !closed_ && !superblock_.Has(kMdPrimaryInd);
+       again = bitmap_.dirty_pages() != 0) {
+    UMBLOCK_CO_TRY(co_await WriteDirtyPages());
+  }
   EncodeSuperblock(superblock_, block);
+  const bool log_counts = superblock_.Has(kMdPrimaryInd);
   ++counters_.superblock_writes;
-  co_return Fail(co_await superblock_access_.WriteBlockDurably("superblock",
-                                                               geometry_.superblock_offset, block));
+  const Status status = Fail(co_await superblock_access_.WriteBlockDurably(
+      "superblock", geometry_.superblock_offset, block));
+  if (status) log_counts_on_disk_ = log_counts;
+  co_return status;
 }
 
 Task<Status> MetaStore::WriteSuperblock() {

@@ -18,6 +18,8 @@
 //       writes the bitmap, empties the ring and only then returns, with AL_CLEAN cleared on disk;
 //       Close writes bitmap, then ring, then the superblock with AL_CLEAN.
 //   M4  Create makes the old superblock unreadable before it touches bitmap and ring.
+//   M5  While PRIMARY_IND is on disk, a crash turns what the log names into bits. A superblock that
+//       takes it away is written only when the bitmap on disk is complete without the log.
 //
 // Any failed write is final: the store is failed() and every later call returns that error (the
 // volume then detaches). A torn write of a superblock is noticed only by what CheckSuperblock can
@@ -180,6 +182,7 @@ class MetaStore {
   uint64_t superblock_started_ = 0;
   uint64_t superblock_finished_ = 0;
   bool superblock_writing_ = false;
+  bool log_counts_on_disk_ = true;  // PRIMARY_IND as last written
 
   uint32_t next_transaction_ = 0;
   bool transaction_running_ = false;

@@ -335,6 +335,30 @@ TEST(MetaStore, SuperblockWritesAreSerialisedAndShared) {
   EXPECT_EQ(store->counters().superblock_writes, before + 2);
 }
 
+TEST(MetaStore, TheLogLosesItsSayOnlyWhenTheBitmapIsOnDisk) {
+  Machine machine(100 * kMiB);
+  const Geometry geometry = CreateOn(machine);
+  auto store = OpenOn(machine);
+  Initialise(machine, *store, 200000);
+  store->superblock().Set(kMdPrimaryInd, true);
+  ASSERT_TRUE(machine.Await(store->WriteSuperblock()));
+  store->bitmap().SetBits(0, 0, 1);
+  ASSERT_TRUE(machine.Await(store->WriteSuperblock()));
+  EXPECT_EQ(machine.disk.Peek(geometry.bm_offset, 4096)[0], std::byte{0}) << "the log covers it";
+  store->superblock().Set(kMdPrimaryInd, false);
+  std::optional<Status> done;
+  machine.Spawn([](MetaStore& s, auto& out) -> Task<void> {
+    out.emplace(co_await s.WriteSuperblock());
+  }(*store, done));
+  ASSERT_EQ(machine.disk.in_flight(), 1U);
+  EXPECT_EQ(machine.disk.request(0).offset, geometry.bm_offset);
+  store->bitmap().SetBits(0, 8, 9);  // meanwhile
+  machine.Drain();
+  ASSERT_TRUE(done && *done);
+  EXPECT_EQ(machine.disk.Peek(geometry.bm_offset, 4096)[0], std::byte{1});
+  EXPECT_EQ(store->bitmap().dirty_pages(), 0U);
+}
+
 TEST(MetaStore, DirtyPagesAreJoinedIntoRequests) {
   Machine machine(4096 * kMiB);
   CreateOn(machine);

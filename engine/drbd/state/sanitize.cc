@@ -299,7 +299,10 @@ void Sanitizer::MeetDisklessPrimary(VolumeState& v, int node) {
     const Repl repl = v.peer(other).repl;
     target_elsewhere = target_elsewhere || IsTargetState(repl) || repl == Repl::kWFBitMapT;
   }
-  if (pd.current_uuid_equal && !target_elsewhere) {
+  // Half-synced data keeps the name of the generation that it had before: it proves nothing.
+  const bool whole = v.disk != Disk::kInconsistent &&
+                     (v.disk != Disk::kNegotiating || v.disk_from_metadata >= Disk::kOutdated);
+  if (pd.current_uuid_equal && whole && !target_elsewhere) {
     v.disk = Disk::kUpToDate;
   } else {
     pd.try_other_sources = true;

@@ -276,6 +276,11 @@ TEST(Sanitize, S23DisklessPrimary) {
   Dev(now).current_uuid_equal = true;
   Vol(now).disk = Disk::kOutdated;
   EXPECT_EQ(Change(now, connect).state.volumes[0].disk, Disk::kUpToDate);
+  // A half-synced disk has the name of the generation that it had before.
+  Vol(now).disk = Disk::kInconsistent;
+  r = Change(now, connect);
+  EXPECT_EQ(r.state.volumes[0].disk, Disk::kInconsistent);
+  EXPECT_TRUE(Dev(r.state).try_other_sources);
 }
 
 TEST(Sanitize, NegotiatingIsResolvedWhenAllPeersAnswered) {
