@@ -190,6 +190,10 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
     case ReplicationState::kWFBitMapS:
       MarkInFlightOutOfSync(*device);
       link.SendBitmap(*device);
+      link.ExpectBitmap(*device);
+      break;
+    case ReplicationState::kWFBitMapT:
+      link.ExpectBitmap(*device);
       break;
     case ReplicationState::kStartingSyncT:
     case ReplicationState::kStartingSyncS:
@@ -255,6 +259,7 @@ void ResourceImpl::MarkInFlightOutOfSync(PeerDevice& device) {
     if (request.volume != &device.volume()) continue;
     int leg = request.LegOf(device.node());
     if (leg >= 0 && request.leg_states[static_cast<size_t>(leg)].ok()) continue;
+    if (leg >= 0) request.legs[static_cast<size_t>(leg)].in_bitmap = true;
     device.volume().SetOutOfSync(request.first, request.end, meta::SlotMask{1} << *slot);
   }
 }

@@ -128,6 +128,8 @@ class Connection final : private SendQueue::Owner {
   // P_SYNC_PARAM89, P_SIZES, UUIDs, P_STATE for every volume (drbd-wire.md 8.2).
   void SendInitialStates();
   void SendBitmap(PeerDevice& device);
+  // Bitmaps are being exchanged from now on: the link ends when none comes.
+  void ExpectBitmap(PeerDevice& device);
   void SendBlockAck(wire::PacketType type, PeerDevice& device, uint64_t sector, uint64_t block_id,
                     uint32_t bytes);
   void SendOutOfSync(PeerDevice& device, uint64_t first, uint64_t end);
@@ -200,6 +202,7 @@ class Connection final : private SendQueue::Owner {
   Task<Status> OnReadRequest(const wire::Header& header, PeerDevice& device);
   Task<Status> OnReadReply(const wire::Header& header, PeerDevice& device);
   Task<Status> OnOutOfSync(const wire::Header& header, PeerDevice& device);
+  Task<void> AwaitBitmap(PeerDevice* device);
   Task<Status> OnBitmap(const wire::Header& header, PeerDevice& device);
   Status CheckHeldWrites() const;
   Task<Status> OnVerifyRequest(const wire::Header& header, PeerDevice& device);

@@ -339,10 +339,32 @@ Task<Status> Connection::OnBitmap(const wire::Header& header, PeerDevice& device
     co_return MakeError(ErrorCode::kInvalidArgument, "a bitmap arrived in state {}",
                         ReplicationStateName(repl));
   }
+  ++device.bitmap_packets;
   Result<bool> complete = device.ReceiveBitmap(header.type, *payload);
   if (!complete) co_return std::unexpected(complete.error());
   if (*complete) resource_.OnBitmapReceived(device);
   co_return Ok();
+}
+
+void Connection::ExpectBitmap(PeerDevice& device) {
+  if (session_tasks_ != nullptr) session_tasks_->Spawn(AwaitBitmap(&device));
+}
+
+// The front waits meanwhile: a peer that answers pings and sends no bitmap must not hold it for
+// ever.
+Task<void> Connection::AwaitBitmap(PeerDevice* device) {
+  ReplicationState waiting = device->state().repl;
+  Duration bound = config_.net.timeout * std::max(config_.net.ko_count, 1U);
+  for (;;) {
+    uint64_t seen = device->bitmap_packets;
+    if (co_await Sleep(reactor_, bound, session_tasks_->token()) == WakeReason::kCancelled)
+      co_return;
+    if (failed_ || device->state().repl != waiting) co_return;
+    if (device->bitmap_packets == seen) break;
+  }
+  Fail(ConnectionState::kTimeout,
+       fmt::format("no bitmap from the peer for {} s",
+                   std::chrono::duration_cast<std::chrono::seconds>(bound).count()));
 }
 
 // --- resync

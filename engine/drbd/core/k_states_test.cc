@@ -647,6 +647,42 @@ TEST(Resync, WritesOfThePrimaryMeanwhileAreNewerThanWhatIsResynced) {
   }
 }
 
+// K 71: also between the exchange of bitmaps and the end of a resync that is over at once, on a
+// source whose disk is slow.
+TEST(Resync, WritesDuringTheExchangeOfBitmapsAreNotForgotten) {
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    SCOPED_TRACE(seed);
+    ClusterOptions options = Options(seed);
+    options.volumes = 2;
+    Pair pair(options);
+    ASSERT_TRUE(pair.Disconnect(0, 1));
+    ASSERT_EQ(pair.Do(0, IoOp::kWrite, 0, 4096, 0x55), 0);
+    bool load = true;
+    std::function<void(int)> issue = [&](int number) {
+      if (!load) return;
+      uint64_t at = 4096 * (1 + pair.world().random().Below(2000));
+      pair.StartWrite(0, at, 4096, static_cast<uint8_t>(at / 4096), number)->on_done = [&, number] {
+        issue(number);
+      };
+    };
+    for (int i = 0; i < 4; ++i) issue(i % 2);
+    pair.disk(0, static_cast<int>(seed % 2)).set_slowdown(20);
+    ASSERT_TRUE(pair.Connect(0, 1));
+    ASSERT_TRUE(pair.BecomesUpToDate());
+    pair.RunFor(std::chrono::milliseconds(50 * seed));
+    load = false;
+    ASSERT_TRUE(pair.RunUntil([&] { return pair.AllDone(); }));
+    pair.RunFor(1s);
+    for (int number = 0; number < 2; ++number) {
+      EXPECT_TRUE(pair.Equal(0, 1, number)) << number;
+      EXPECT_EQ(pair.out_of_sync(0, 1, number), 0u) << number;
+      EXPECT_EQ(pair.out_of_sync(1, 0, number), 0u) << number;
+    }
+    pair.ExpectAnsweredOnce();
+    pair.ExpectIdleCounters();
+  }
+}
+
 TEST(States, S96InvalidateFetchesEverything) {
   ClusterOptions options = Options(96);
   options.disk_bytes = uint64_t{16} << 20;

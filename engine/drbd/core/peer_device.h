@@ -57,6 +57,7 @@ class PeerDevice {
   bool peer_missed_end = false;
   bool bitmap_sent = false;      // ours, in this exchange
   bool bitmap_received = false;  // the peer's
+  uint64_t bitmap_packets = 0;   // received so far, in all exchanges
   uint64_t rs_start_uuid = 0;
   wire::StateWord handshake_word;  // of the connect that is under way
   bool consider_resync = false;    // decide again on the next state of the peer

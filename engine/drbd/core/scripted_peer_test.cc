@@ -1254,6 +1254,15 @@ TEST_F(ScriptedSource, ARightOneBringsThisNodeUpToDate) {
   EXPECT_TRUE(peer->bench->NowIs(0, 0, 16 * 4096, 0x3c));
 }
 
+// The front waits while bitmaps are exchanged: a source that answers pings and sends none is given
+// up.
+TEST_F(ScriptedSource, ABitmapThatDoesNotComeIsNotWaitedForForEver) {
+  Up();
+  ASSERT_TRUE(peer->WaitClosed(60s)) << "timeout times ko-count";
+  EXPECT_NE(peer->last_error().find("no bitmap"), std::string::npos) << peer->last_error();
+  peer->ExpectUsable();
+}
+
 TEST_F(ScriptedSource, BitmapsThatDoNotFit) {
   struct {
     const char* what;

@@ -151,6 +151,7 @@ class Volume final : public DeviceBase, private DiskOwner {
 
   int Check(const BlockIo& io) const;
   bool MayAdmit();
+  bool AwaitsPeers() const;
   void Start(BlockIo* io);
   void StartRead(BlockIo* io);
   void TryRead(ReadRequest* read);

@@ -48,19 +48,26 @@ void Volume::QueueForAdmission(BlockIo* io) {
   waiting_tail_ = io;
 }
 
+// Where a request would go is being settled with a peer: its connection fails, or bitmaps are being
+// exchanged. A write in between would be in neither bitmap nor stream, and a short resync could end
+// without it. A peer that does not get further is given up (Connection::AwaitBitmap).
+bool Volume::AwaitsPeers() const {
+  const VolumeState& now = state();
+  return std::any_of(peers_.begin(), peers_.end(), [&now](const auto& entry) {
+    if (entry.second->connection().failing()) return true;
+    ReplicationState repl = now.peer(entry.first).repl;
+    return repl == ReplicationState::kWFBitMapS || repl == ReplicationState::kWFBitMapT ||
+           repl == ReplicationState::kWFSyncUUID || repl == ReplicationState::kStartingSyncS ||
+           repl == ReplicationState::kStartingSyncT;
+  });
+}
+
 bool Volume::MayAdmit() {
   if (quiesced_ > 0 || resource_.suspended()) return false;
   if (in_work_ >= resource_.config().options.max_io_depth) return false;
   const VolumeState& now = state();
   if (now.disk == DiskState::kAttaching || now.disk == DiskState::kNegotiating) return false;
-  for (const auto& [node, device] : peers_) {
-    if (device->connection().failing()) return false;
-    ReplicationState repl = now.peer(node).repl;
-    if (repl == ReplicationState::kWFBitMapT || repl == ReplicationState::kWFSyncUUID ||
-        repl == ReplicationState::kStartingSyncS || repl == ReplicationState::kStartingSyncT) {
-      return false;
-    }
-  }
+  if (AwaitsPeers()) return false;
   if (now.owes_new_uuid && resource_.state().role == Role::kPrimary) {
     resource_.StartOwedUuid(*this);
     return false;

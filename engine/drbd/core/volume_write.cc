@@ -81,9 +81,8 @@ void Volume::Postpone(Request* request) {
 // drbd-io-path.md A.5: one straight function, nothing else runs in between.
 void Volume::Register(Request* request) {
   const ResourceState& resource = resource_.state();
-  bool held_back = quiesced_ > 0 || resource_.suspended() ||
+  bool held_back = quiesced_ > 0 || resource_.suspended() || AwaitsPeers() ||
                    (state().owes_new_uuid && resource.role == Role::kPrimary);
-  for (const auto& [node, device] : peers_) held_back = held_back || device->connection().failing();
   if (held_back && resource.role == Role::kPrimary) {
     Postpone(request);
     Readmit();
@@ -131,6 +130,7 @@ void Volume::ChooseLegs(Request* request) {
     leg.request = request;
     leg.node = node;
     leg.next_on_connection = nullptr;
+    leg.in_bitmap = false;
     switch (route) {
       case WriteRoute::kData:
         request->leg_states[index] =
@@ -272,6 +272,7 @@ void Volume::DecideBits(Request* request) {
         clear |= bit;
         break;
       case DoneBits::kSetOutOfSync:
+        if (request->legs[static_cast<size_t>(i)].in_bitmap) set &= ~bit;
         break;
     }
   }
