@@ -18,5 +18,8 @@ def test_every_peer_is_measured_beside_the_others(tmp_path):
     for workload, peers in results.items():
         assert set(peers) == PEERS, workload
         for name, measured in peers.items():
-            assert measured["iops"] > 0 and measured["cpu_us"] > 0, (workload, name)
+            assert measured["iops"] > 0, (workload, name)
             assert f"{name} " in shown
+    for name in PEERS:
+        # The kernel counts in ticks of 10 ms: a short run on a busy machine may see none.
+        assert any(peers[name]["cpu_us"] > 0 for peers in results.values()), name
