@@ -41,4 +41,5 @@ def remove_leftovers(directory):
     for path in dead:
         for mount in mounts_below(path):
             run("umount", "-l", mount, check=False)
-        shutil.rmtree(path, ignore_errors=True)
+        if not mounts_below(path):
+            shutil.rmtree(path, ignore_errors=True)
