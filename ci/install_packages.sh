@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what ci/packages.txt lists, as root or through sudo. Does nothing if all is there.
-# Services that the packages bring (prometheus, tgt, docker) are not started.
+# Services that the packages bring (tgt, docker) are not started.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
