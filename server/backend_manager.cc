@@ -164,6 +164,11 @@ void BackendManager::Release(const std::string& name, const std::string& user) {
   Publish(*entry);
 }
 
+bool BackendManager::IsClaimedBy(const std::string& name, const std::string& user) const {
+  const Entry* entry = Find(name);
+  return entry != nullptr && entry->claims.contains(user);
+}
+
 Result<BlockDevice*> BackendManager::Device(const std::string& name) const {
   Entry* entry = Find(name);
   if (entry == nullptr) return MakeError(ErrorCode::kNotFound, "no backend '{}'", name);

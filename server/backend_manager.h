@@ -29,6 +29,7 @@ class BackendManager {
 
   Status Claim(const std::string& name, const std::string& user, bool exclusive);
   void Release(const std::string& name, const std::string& user);
+  bool IsClaimedBy(const std::string& name, const std::string& user) const;
   // kUnavailable with the reason while it is not open. Valid while the caller has a claim.
   Result<BlockDevice*> Device(const std::string& name) const;
 

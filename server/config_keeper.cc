@@ -14,6 +14,13 @@ Task<Status> ConfigKeeper::Commit(Change change) {
   StoredState next = state_;
   next.config.set_generation(state_.config.generation() + 1);
   change(next);
+  // What the next start would refuse must never get onto the disk: nothing would come up then.
+  if (Status valid = ValidateStoredState(next); !valid) {
+    co_return MakeError(ErrorCode::kFailedPrecondition,
+                        "the change was not made because it would leave a configuration that "
+                        "cannot be started: {}",
+                        valid.error().message());
+  }
   Status saved;
   co_await RunBlocking(reactor_, [&] { saved = store_->Save(next); });
   if (!saved) {

@@ -23,7 +23,8 @@ class ConfigKeeper {
   std::string Secret(const std::string& key) const;
 
   // Applies `change` to a copy (with its generation already raised), stores the copy and then puts
-  // it in force. On an error nothing has changed. Changes are made one at a time, in order.
+  // it in force. On an error nothing has changed; kFailedPrecondition: the copy makes no sense
+  // (ValidateStoredState). Changes are made one at a time, in order.
   using Change = std::move_only_function<void(StoredState&)>;
   Task<Status> Commit(Change change);
 

@@ -45,6 +45,30 @@ mode_t ModeOf(const std::string& path) {
   return info.st_mode & 07777;
 }
 
+// Otherwise nothing would come up at the next start.
+TEST(ConfigKeeper, StoresNothingThatTheNextStartWouldRefuse) {
+  TempDirectory directory;
+  ConfigStore store(directory.path());
+  ASSERT_TRUE(store.Save(SmallState(7, "hush")));
+  MemoryLog log;
+  ThreadReactor reactor(&log);
+  ConfigKeeper keeper(reactor, &store, SmallState(7, "hush"));
+  const auto commit = [&](std::function<void(StoredState&)> change) {
+    return reactor.RunTask<Status>([&] { return keeper.Commit(change); });
+  };
+  Status refused = commit(
+      [](StoredState& state) { FindVolume(state, "r0", 0)->mutable_spec()->clear_backend(); });
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), ErrorCode::kFailedPrecondition);
+  EXPECT_THAT(refused.error().message(), HasSubstr("volume r0/0 is to be attached"));
+  EXPECT_EQ(keeper.config().generation(), 7u);
+  EXPECT_TRUE(commit([](StoredState& state) {
+    FindVolume(state, "r0", 0)->mutable_spec()->clear_backend();
+    FindVolume(state, "r0", 0)->set_attach(false);
+  }));
+  EXPECT_TRUE(ConfigStore(directory.path()).Load());
+}
+
 TEST(ConfigStore, StartsEmptyAndRemembers) {
   TempDirectory directory;
   {

@@ -44,6 +44,36 @@ Status CheckNewPeer(const ResourceEntry& entry, const v1::ConnectionSpec& spec) 
   return Ok();
 }
 
+// Force does not stand in line behind a change that waits for this very peer (an attach that asks
+// it, while it hangs): the engine takes the link down at once, and that change ends.
+Task<Status> TakeDown(ResourceEntryPtr entry, uint32_t peer) {
+  if (entry->Connection(peer) == nullptr || IsStandAlone(*entry, peer)) co_return Ok();
+  ActGuard guard(entry);
+  co_return co_await entry->resource->Disconnect(static_cast<int>(peer), true);
+}
+
+// The options that both nodes must have alike are compared in the handshake only: changed on a link
+// that stands they would break it at its next interruption, when nobody is looking.
+Status CheckAgreedOptions(const std::string& name, const drbd::NetOptions& before,
+                          const drbd::NetOptions& after) {
+  const char* changed =
+      before.protocol != after.protocol                         ? "protocol"
+      : before.data_integrity_alg != after.data_integrity_alg   ? "data_integrity_alg"
+      : before.verify_alg != after.verify_alg                   ? "verify_alg"
+      : before.csums_alg != after.csums_alg                     ? "csums_alg"
+      : before.allow_two_primaries != after.allow_two_primaries ? "allow_two_primaries"
+      : before.after_sb_0pri != after.after_sb_0pri             ? "after_sb_0pri"
+      : before.after_sb_1pri != after.after_sb_1pri             ? "after_sb_1pri"
+      : before.after_sb_2pri != after.after_sb_2pri             ? "after_sb_2pri"
+                                                                : nullptr;
+  if (changed == nullptr) return Ok();
+  return MakeError(ErrorCode::kFailedPrecondition,
+                   "{} is not StandAlone, and {} must be the same on both nodes: disconnect on "
+                   "both nodes, update both, then connect (an option that is not given returns to "
+                   "its default)",
+                   name, changed);
+}
+
 Status CheckConnectable(const ResourceEntry& entry, const v1::ConnectionSpec& spec) {
   if (spec.paths_size() > 0) return Ok();
   return MakeError(ErrorCode::kFailedPrecondition, "{} has no path: add one before connecting",
@@ -65,6 +95,7 @@ Task<Result<v1::Connection>> ResourceManager::CreateConnection(
   if (!config) co_return std::unexpected(config.error().Within(name));
   auto lock = co_await entry->lifecycle.Acquire();
   if (entry->gone) co_return NoSuchResource(spec.resource());
+  if (entry->stopped) co_return IsStopping();
   Status made = CheckNewPeer(*entry, spec);
   if (made && request.connect()) made = CheckConnectable(*entry, spec);
   if (made) made = entry->resource->AddPeer(*config);
@@ -147,6 +178,11 @@ Task<Result<v1::Connection>> ResourceManager::UpdateConnection(
   if (!config) co_return std::unexpected(config.error().Within(name));
   auto before = ToPeerConfig(connection->spec, connection->secret);
   if (!before) co_return std::unexpected(before.error());
+  if (entry->stopped) co_return IsStopping();
+  if (!IsStandAlone(*entry, peer)) {
+    Status allowed = CheckAgreedOptions(name, before->net, config->net);
+    if (!allowed) co_return std::unexpected(allowed.error());
+  }
 
   // The engine first, since it may refuse; the stored state decides.
   const auto apply = [](ResourceEntryPtr to, int node_id, drbd::PeerConfig config,
@@ -188,6 +224,10 @@ Task<Result<v1::DeleteConnectionResponse>> ResourceManager::DeleteConnection(
   if (!found) co_return std::unexpected(found.error());
   ResourceEntryPtr entry = *found;
   const uint32_t peer = request.peer_node_id();
+  if (request.force()) {
+    Status down = co_await TakeDown(entry, peer);
+    if (!down) co_return std::unexpected(down.error());
+  }
   auto lock = co_await entry->lifecycle.Acquire();
   ConnectionEntry* connection = entry->gone ? nullptr : entry->Connection(peer);
   if (connection == nullptr) co_return NoSuchPeer(request.resource(), peer);
@@ -250,6 +290,10 @@ Task<Result<v1::Connection>> ResourceManager::Disconnect(v1::DisconnectRequest r
   if (!found) co_return std::unexpected(found.error());
   ResourceEntryPtr entry = *found;
   const uint32_t peer = request.peer_node_id();
+  if (request.force()) {
+    Status down = co_await TakeDown(entry, peer);
+    if (!down) co_return std::unexpected(down.error());
+  }
   auto lock = co_await entry->lifecycle.Acquire();
   ConnectionEntry* connection = entry->gone ? nullptr : entry->Connection(peer);
   if (connection == nullptr) co_return NoSuchPeer(request.resource(), peer);

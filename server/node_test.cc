@@ -102,14 +102,17 @@ class NodeTest : public testing::Test {
     request.set_recursive(recursive);
     return node_.Resources(&RM::Delete, request);
   }
-  Result<v1::Volume> Detach(const std::string& resource, uint32_t number) {
+  Result<v1::Volume> Detach(const std::string& resource, uint32_t number, bool force = false) {
     v1::DetachRequest request;
+    request.set_force(force);
     request.set_resource(resource);
     request.set_number(number);
     return node_.Resources(&RM::Detach, request);
   }
-  Result<v1::Connection> Disconnect(const std::string& resource, uint32_t peer) {
+  Result<v1::Connection> Disconnect(const std::string& resource, uint32_t peer,
+                                    bool force = false) {
     v1::DisconnectRequest request;
+    request.set_force(force);
     request.set_resource(resource);
     request.set_peer_node_id(peer);
     return node_.Resources(&RM::Disconnect, request);
@@ -126,6 +129,45 @@ class NodeTest : public testing::Test {
     auto status = node_.Call(&Node::self, &Node::GetStatus, v1::GetStatusRequest());
     EXPECT_TRUE(status);
     return status ? *status : v1::NodeStatus();
+  }
+
+  // A call that goes on while the test does.
+  template <typename Request, typename Response>
+  std::future<Result<Response>> Begin(Task<Result<Response>> (RM::*act)(Request), Request request) {
+    auto answer = std::make_shared<std::promise<Result<Response>>>();
+    Node* node = &node_.node();
+    node->Call<Response>(
+        [node, act, request] { return (node->resources().*act)(request); },
+        [answer](Result<Response> result) { answer->set_value(std::move(result)); });
+    return answer->get_future();
+  }
+  // An attach that waits for a peer, with the resource's lifecycle in its hands.
+  std::future<Result<v1::Volume>> BeginHangingAttach() {
+    node_.OnReactor([&] { node_.engine().attach_hangs = true; });
+    v1::AttachRequest attach;
+    attach.set_resource("r0");
+    attach.set_backend("disk0");
+    auto attaching = Begin(&RM::Attach, attach);
+    AwaitEvent([](const v1::Event& event) {
+      return event.volume().status().disk() == v1::DiskState::Attaching;
+    });
+    return attaching;
+  }
+  // Changes what is stored, between two lives of the node.
+  void EditStored(std::function<void(StoredState&)> edit) {
+    ConfigStore store(node_.directory(), {});
+    auto state = store.Load();
+    ASSERT_TRUE(state) << state.error().ToString();
+    edit(*state);
+    ASSERT_TRUE(store.Save(*state));
+  }
+  v1::Volume GetVolume(const std::string& resource, uint32_t number) {
+    v1::GetVolumeRequest request;
+    request.set_resource(resource);
+    request.set_number(number);
+    auto volume = node_.Resources(&RM::GetVolume, request);
+    EXPECT_TRUE(volume);
+    return volume ? *volume : v1::Volume();
   }
 
   // Blocks until an event was published for which `matches` holds, from the present state on.
@@ -398,6 +440,136 @@ TEST_F(NodeTest, ReplacesADisk) {
                       "attached to backend 'disk1'"));
 }
 
+TEST_F(NodeTest, AVolumeThatLostItsBackendsIsNotAttachedAtTheNextStart) {
+  for (const char* name : {"disk0", "disk1"}) ASSERT_TRUE(MakeBackend(name));
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeVolume("r0", 0, "disk0"));
+  ASSERT_TRUE(MakeVolume("r0", 1, "disk1"));
+  node_.Stop();
+  // Volume 1 cannot have its metadata backend and so holds neither.
+  EditStored([](StoredState& state) {
+    FindVolume(state, "r0", 1)->mutable_spec()->set_metadata_backend("disk0");
+  });
+  ASSERT_TRUE(node_.Start());
+  EXPECT_TRUE(GetVolume("r0", 1).attach());
+  ASSERT_TRUE(DeleteBackend("disk1"));
+  EXPECT_FALSE(GetVolume("r0", 1).attach());
+  Status restarted = node_.Restart();
+  ASSERT_TRUE(restarted) << restarted.error().ToString();
+  EXPECT_FALSE(GetVolume("r0", 1).attach());
+  EXPECT_EQ(GetVolume("r0", 1).spec().metadata_backend(), "");
+}
+
+TEST_F(NodeTest, MakingMetadataHoldsItsBackendsOnlyMeanwhile) {
+  for (const char* name : {"a", "b", "m", "n"}) ASSERT_TRUE(MakeBackend(name));
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeVolume("r0", 0, "a"));
+  node_.Stop();
+  EditStored([](StoredState& state) {
+    FindVolume(state, "r0", 0)->mutable_spec()->set_metadata_backend("m");
+  });
+  node_.disks["/disks/a"].fails = true;  // so that the volume waits, and holds a and m
+  ASSERT_TRUE(node_.Start());
+  v1::CreateMetadataRequest create;
+  create.set_resource("r0");
+  create.set_backend("b");
+  create.set_metadata_backend("m");
+  auto made = node_.Resources(&RM::CreateMetadata, create);
+  ASSERT_TRUE(made) << made.error().ToString();
+  EXPECT_THAT(GetBackend("m").status().used_by(), ElementsAre("volume r0/0"));
+  EXPECT_THAT(GetBackend("b").status().used_by(), ElementsAre());
+  create.set_backend("a");
+  create.set_metadata_backend("n");
+  EXPECT_TRUE(IsError(node_.Resources(&RM::CreateMetadata, create), ErrorCode::kUnavailable, "a"));
+  EXPECT_THAT(GetBackend("n").status().used_by(), ElementsAre());
+  EXPECT_THAT(GetBackend("a").status().used_by(), ElementsAre("volume r0/0"));
+}
+
+TEST_F(NodeTest, AVolumeThatIsBeingMadeOrDeletedIsNotPresented) {
+  ASSERT_TRUE(MakeBackend("disk0"));
+  ASSERT_TRUE(MakeResource("r0"));
+  node_.OnReactor([&] { node_.engine().attach_hangs = true; });
+  v1::CreateVolumeRequest create;
+  create.mutable_spec()->set_resource("r0");
+  create.mutable_spec()->set_backend("disk0");
+  auto making = Begin(&RM::CreateVolume, create);
+  AwaitEvent([](const v1::Event& event) {
+    return event.volume().status().disk() == v1::DiskState::Attaching;
+  });
+  v1::VolumeRef ref;
+  ref.set_resource("r0");
+  node_.OnReactor([&] {
+    EXPECT_TRUE(IsError(node_.node().resources().ClaimVolume(ref, "lun t/0"), ErrorCode::kAborted,
+                        "being made or deleted"));
+    node_.engine().attach_hangs = false;
+  });
+  EXPECT_TRUE(IsError(Detach("r0", 0, true), ErrorCode::kNotFound, "no volume r0/0"));
+  EXPECT_FALSE(making.get());
+
+  ASSERT_TRUE(MakeVolume("r0", 0, ""));
+  node_.OnReactor([&] { node_.engine().removal_hangs = true; });
+  v1::DeleteVolumeRequest remove;
+  remove.set_resource("r0");
+  auto removing = Begin(&RM::DeleteVolume, remove);
+  node_.OnReactor([&] {
+    EXPECT_TRUE(IsError(node_.node().resources().ClaimVolume(ref, "lun t/0"), ErrorCode::kAborted,
+                        "being made or deleted"));
+    node_.engine().EndRemoval();
+  });
+  EXPECT_TRUE(removing.get());
+}
+
+TEST_F(NodeTest, ForceDoesNotWaitForAnAttachThatHangs) {
+  ASSERT_TRUE(MakeBackend("disk0"));
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeVolume("r0", 0, ""));
+  ASSERT_TRUE(MakeConnection("r0", 1, true));
+  auto attaching = BeginHangingAttach();
+  auto connection = Disconnect("r0", 1, true);
+  ASSERT_TRUE(connection) << connection.error().ToString();
+  EXPECT_FALSE(connection->connect());
+  EXPECT_EQ(connection->status().state(), v1::ConnectionState::StandAlone);
+  EXPECT_TRUE(IsError(attaching.get(), ErrorCode::kUnavailable, "does not answer"));
+
+  attaching = BeginHangingAttach();
+  auto volume = Detach("r0", 0, true);
+  ASSERT_TRUE(volume) << volume.error().ToString();
+  EXPECT_FALSE(volume->attach());
+  EXPECT_FALSE(attaching.get());
+
+  v1::ConnectRequest connect;
+  connect.set_resource("r0");
+  connect.set_peer_node_id(1);
+  ASSERT_TRUE(node_.Resources(&RM::Connect, connect));
+  attaching = BeginHangingAttach();
+  v1::DeleteConnectionRequest remove;
+  remove.set_resource("r0");
+  remove.set_peer_node_id(1);
+  remove.set_force(true);
+  EXPECT_TRUE(node_.Resources(&RM::DeleteConnection, remove));
+  EXPECT_FALSE(attaching.get());
+  EXPECT_EQ(GetResource("r0")->connections_size(), 0);
+}
+
+TEST_F(NodeTest, NothingNewIsMadeWhileTheDaemonStops) {
+  ASSERT_TRUE(MakeBackend("disk0"));
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeVolume("r0", 0, ""));
+  auto attaching = BeginHangingAttach();
+  v1::CreateVolumeRequest create;
+  create.mutable_spec()->set_resource("r0");
+  create.mutable_spec()->set_number(1);
+  auto making = Begin(&RM::CreateVolume, create);
+  v1::CreateConnectionRequest connection;
+  connection.mutable_spec()->set_resource("r0");
+  connection.mutable_spec()->set_peer_node_id(1);
+  auto connecting = Begin(&RM::CreateConnection, connection);
+  node_.Stop();  // its end of the engine's part lets the attach go
+  EXPECT_FALSE(attaching.get());
+  EXPECT_TRUE(IsError(making.get(), ErrorCode::kUnavailable, "stopping"));
+  EXPECT_TRUE(IsError(connecting.get(), ErrorCode::kUnavailable, "stopping"));
+}
+
 TEST_F(NodeTest, InvalidateTakesAnyPeerThatHasTheData) {
   ASSERT_TRUE(MakeBackend("disk0"));
   ASSERT_TRUE(MakeResource("r0"));
@@ -436,6 +608,16 @@ TEST_F(NodeTest, ChangesOptionsOfAConnection) {
   update.set_resource("r0");
   update.set_peer_node_id(1);
   update.mutable_net()->set_protocol(v1::Protocol::A);
+  // What the handshake compares is not changed under a link that stands.
+  EXPECT_TRUE(IsError(node_.Resources(&RM::UpdateConnection, update),
+                      ErrorCode::kFailedPrecondition, "protocol must be the same on both nodes"));
+  ASSERT_TRUE(Disconnect("r0", 1));
+  ASSERT_TRUE(node_.Resources(&RM::UpdateConnection, update));
+  v1::ConnectRequest connect;
+  connect.set_resource("r0");
+  connect.set_peer_node_id(1);
+  ASSERT_TRUE(node_.Resources(&RM::Connect, connect));
+  update.mutable_net()->mutable_timeout()->set_seconds(5);
   ASSERT_TRUE(node_.Resources(&RM::UpdateConnection, update));
   node_.OnReactor([&] {
     EXPECT_EQ(node_.engine().resource("r0")->net(1).protocol, drbd::Protocol::kA);

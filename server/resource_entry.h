@@ -19,6 +19,7 @@ struct VolumeEntry {
   bool attach_pending = false;  // declared, and not achieved since the start or the last Attach
   std::string problem;          // why it is pending
   std::set<std::string> fronts;
+  bool going = false;  // being made or deleted: nobody may begin to present it
 };
 
 struct ConnectionEntry {
@@ -80,6 +81,7 @@ class ActGuard {
 };
 
 std::unexpected<Error> NoSuchResource(const std::string& name);
+std::unexpected<Error> IsStopping();
 std::unexpected<Error> NoSuchVolume(const std::string& resource, uint32_t number);
 std::unexpected<Error> NoSuchPeer(const std::string& resource, uint32_t peer_node_id);
 

@@ -18,6 +18,9 @@ constexpr Duration kClosingTime = 500ms;
 std::unexpected<Error> NoSuchResource(const std::string& name) {
   return MakeError(ErrorCode::kNotFound, "no resource '{}'", name);
 }
+std::unexpected<Error> IsStopping() {
+  return MakeError(ErrorCode::kUnavailable, "umblockd is stopping");
+}
 std::unexpected<Error> NoSuchVolume(const std::string& resource, uint32_t number) {
   return MakeError(ErrorCode::kNotFound, "no volume {}/{}", resource, number);
 }
@@ -459,6 +462,10 @@ Status ResourceManager::ClaimVolume(const v1::VolumeRef& ref, const std::string&
   if (!entry) return std::unexpected(entry.error());
   VolumeEntry* volume = (*entry)->Volume(ref.number());
   if (volume == nullptr) return NoSuchVolume(ref.resource(), ref.number());
+  if (volume->going) {
+    return MakeError(ErrorCode::kAborted, "{} is being made or deleted: try again",
+                     VolumeName(ref.resource(), ref.number()));
+  }
   volume->fronts.insert(user);
   return Ok();
 }

@@ -1,5 +1,6 @@
 // ResourceManager's part for volumes and the disks below them.
 #include <algorithm>
+#include <vector>
 
 #include "server/convert.h"
 #include "server/names.h"
@@ -137,6 +138,7 @@ Task<Status> ResourceManager::MakeVolume(ResourceEntryPtr entry, v1::CreateVolum
   VolumeEntry& volume = entry->volumes[number];
   volume.spec = spec;
   volume.attach = !spec.backend().empty();
+  volume.going = true;
   Status made = Ok();
   if (volume.attach) {
     made = co_await AttachFresh(entry, number, request.create_metadata_if_blank(),
@@ -149,7 +151,10 @@ Task<Status> ResourceManager::MakeVolume(ResourceEntryPtr entry, v1::CreateVolum
       stored->set_attach(!spec.backend().empty());
     });
   }
-  if (made) co_return Ok();
+  if (made) {
+    volume.going = false;
+    co_return Ok();
+  }
   if (IsAttached(*entry, number)) {
     (void)co_await entry->resource->Detach(static_cast<int>(number), true);
   }
@@ -166,6 +171,7 @@ Task<Result<v1::Volume>> ResourceManager::CreateVolume(v1::CreateVolumeRequest r
   if (!entry) co_return std::unexpected(entry.error());
   auto lock = co_await (*entry)->lifecycle.Acquire();
   if ((*entry)->gone) co_return NoSuchResource(resource);
+  if ((*entry)->stopped) co_return IsStopping();
   if ((*entry)->Volume(number) != nullptr) {
     co_return MakeError(ErrorCode::kAlreadyExists, "resource '{}' has a volume {} already",
                         resource, number);
@@ -248,7 +254,9 @@ Task<Result<v1::DeleteVolumeResponse>> ResourceManager::DeleteVolume(
                         request.resource());
   }
   const int number = static_cast<int>(request.number());
+  volume->going = true;
   if (Status removed = co_await entry->resource->RemoveVolume(number); !removed) {
+    volume->going = false;
     co_return std::unexpected(removed.error());
   }
   Status stored = co_await parts_.config.Commit([&request](StoredState& state) {
@@ -257,6 +265,7 @@ Task<Result<v1::DeleteVolumeResponse>> ResourceManager::DeleteVolume(
   });
   if (!stored) {
     if (auto config = ToVolumeConfig(volume->spec)) (void)entry->resource->AddVolume(*config);
+    volume->going = false;
     co_return std::unexpected(stored.error());
   }
   ReleaseBackends(volume->spec);
@@ -282,11 +291,20 @@ Task<Result<v1::CreateMetadataResponse>> ResourceManager::CreateMetadata(
   if (spec.backend().empty()) {
     co_return MakeError(ErrorCode::kInvalidArgument, "{} names no backend: say which", name);
   }
-  const bool declared = volume->attach && spec.backend() == volume->spec.backend();
-  if (Status claimed = ClaimBackends(spec); !claimed) co_return std::unexpected(claimed.error());
-  Status made = co_await MakeMetadata(spec.backend(), spec.metadata_backend(), request.max_peers(),
-                                      request.force());
-  if (!declared) ReleaseBackends(spec);
+  // What the volume holds already stays its own; the rest is held for this act only.
+  const std::string user = "metadata of " + name;
+  std::vector<std::string> claimed;
+  Status made = Ok();
+  for (const std::string& backend : {spec.backend(), spec.metadata_backend()}) {
+    if (!made || backend.empty() || backends_->IsClaimedBy(backend, name)) continue;
+    made = backends_->Claim(backend, user, true);
+    if (made) claimed.push_back(backend);
+  }
+  if (made) {
+    made = co_await MakeMetadata(spec.backend(), spec.metadata_backend(), request.max_peers(),
+                                 request.force());
+  }
+  for (const std::string& backend : claimed) backends_->Release(backend, user);
   if (!made) co_return std::unexpected(made.error().Within(name));
   parts_.logger.Info("{}: metadata created backend=\"{}\" max_peers={} force={}", name,
                      spec.backend(), request.max_peers() == 0 ? 1 : request.max_peers(),
@@ -346,10 +364,18 @@ Task<Result<v1::Volume>> ResourceManager::Detach(v1::DetachRequest request) {
   auto found = Find(request.resource());
   if (!found) co_return std::unexpected(found.error());
   ResourceEntryPtr entry = *found;
+  const int number = static_cast<int>(request.number());
+  // Force does not stand in line behind a change that waits for this very disk or for a peer that
+  // hangs: the engine ends it, and the bookkeeping follows once that change has ended.
+  if (request.force() && IsAttached(*entry, request.number())) {
+    ActGuard guard(entry);
+    if (Status done = co_await entry->resource->Detach(number, true); !done) {
+      co_return std::unexpected(done.error());
+    }
+  }
   auto lock = co_await entry->lifecycle.Acquire();
   VolumeEntry* volume = entry->gone ? nullptr : entry->Volume(request.number());
   if (volume == nullptr) co_return NoSuchVolume(request.resource(), request.number());
-  const int number = static_cast<int>(request.number());
   if (IsAttached(*entry, request.number())) {
     if (Status done = co_await entry->resource->Detach(number, request.force()); !done) {
       co_return std::unexpected(done.error());
@@ -437,6 +463,7 @@ void ResourceManager::ForgetBackendStored(StoredState& state, const std::string&
       if (volume.spec().backend() == backend || volume.spec().metadata_backend() == backend) {
         volume.mutable_spec()->clear_backend();
         volume.mutable_spec()->clear_metadata_backend();
+        volume.set_attach(false);
       }
     }
   }
@@ -446,8 +473,11 @@ void ResourceManager::ForgetBackend(const std::string& backend) {
   for (const auto& [name, entry] : entries_) {
     for (auto& [number, volume] : entry->volumes) {
       if (volume.spec.backend() == backend || volume.spec.metadata_backend() == backend) {
+        ReleaseBackends(volume.spec);  // the other one of the two
         volume.spec.clear_backend();
         volume.spec.clear_metadata_backend();
+        volume.attach = volume.attach_pending = false;
+        volume.problem.clear();
       }
     }
     if (!entry->gone) Show(*entry, "DeleteBackend");

@@ -116,6 +116,7 @@ FakeResource::~FakeResource() {
 
 Task<void> FakeResource::Stop() {
   stopped_ = true;
+  engine_->forced_.NotifyAll();
   co_await engine_->reactor().Yield();
 }
 
@@ -178,6 +179,7 @@ Status FakeResource::AddVolume(const drbd::VolumeConfig& config) {
 }
 
 Task<Status> FakeResource::RemoveVolume(int number) {
+  while (engine_->removal_hangs) co_await engine_->removal_.Wait();
   volumes_.erase(number);
   for (auto& [id, peer] : peers_) {
     std::erase_if(peer.status.volumes, [&](const auto& v) { return v.volume == number; });
@@ -193,6 +195,12 @@ BlockDevice* FakeResource::volume(int number) {
 Task<Status> FakeResource::Attach(drbd::AttachRequest request) {
   co_await engine_->reactor().Yield();
   Volume& volume = volumes_.at(request.volume);
+  if (engine_->attach_hangs) {
+    SetDisk(volume, drbd::DiskState::kAttaching, "asks a peer");
+    co_await engine_->forced_.Wait();
+    SetDisk(volume, drbd::DiskState::kDiskless, "the peer does not answer");
+    co_return MakeError(ErrorCode::kUnavailable, "the peer does not answer");
+  }
   auto* device =
       static_cast<FakeDevice*>(request.metadata != nullptr ? request.metadata : request.backing);
   FakeDisk& disk = engine_->disks().at(device->path());
@@ -208,7 +216,8 @@ Task<Status> FakeResource::Attach(drbd::AttachRequest request) {
   co_return Ok();
 }
 
-Task<Status> FakeResource::Detach(int number, bool) {
+Task<Status> FakeResource::Detach(int number, bool force) {
+  if (force) engine_->forced_.NotifyAll();
   Volume& volume = volumes_.at(number);
   volume.status.backend.clear();
   SetDisk(volume, drbd::DiskState::kDiskless, "detached");
@@ -240,7 +249,8 @@ Task<Status> FakeResource::Connect(int node_id, drbd::ConnectOptions) {
   co_return Ok();
 }
 
-Task<Status> FakeResource::Disconnect(int node_id, bool) {
+Task<Status> FakeResource::Disconnect(int node_id, bool force) {
+  if (force) engine_->forced_.NotifyAll();
   SetConnection(peers_.at(node_id), drbd::ConnectionState::kStandAlone, "Disconnect");
   co_return Ok();
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/block/device_base.h"
+#include "engine/runtime/sync.h"
 #include "server/engine.h"
 
 namespace umblock::server {
@@ -110,7 +111,8 @@ class FakeResource final : public ReplicatedResource {
 
 class FakeEngine final : public Engine {
  public:
-  FakeEngine(Reactor& reactor, FakeDisks* disks) : reactor_(reactor), disks_(disks) {}
+  FakeEngine(Reactor& reactor, FakeDisks* disks)
+      : removal_(reactor), forced_(reactor), reactor_(reactor), disks_(disks) {}
 
   Task<Result<std::unique_ptr<OpenedBackend>>> OpenBackend(BackendSetup setup) override;
   Result<std::unique_ptr<ReplicatedResource>> MakeResource(
@@ -127,6 +129,19 @@ class FakeEngine final : public Engine {
   std::map<std::string, FakeResource*> resources_;
   std::set<std::string> busy_addresses;  // portals that cannot be opened
   bool fuse_works = true;
+  bool removal_hangs = false;  // of a volume, until EndRemoval
+  void EndRemoval() {
+    removal_hangs = false;
+    removal_.NotifyAll();
+  }
+  // Also what an act with force does.
+  void LetAttachGo() {
+    attach_hangs = false;
+    forced_.NotifyAll();
+  }
+  WaitQueue removal_;
+  WaitQueue forced_;
+  bool attach_hangs = false;  // until an act with force comes, as if a peer did not answer
 
  private:
   Reactor& reactor_;
