@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "engine/iscsi/text.h"
@@ -168,7 +169,20 @@ Status IscsiTargetServer::UpdateTarget(std::string_view name, TargetOptions opti
   if (target == nullptr || target->removing) {
     return MakeError(ErrorCode::kNotFound, "no target {}", name);
   }
+  // Who proved less than the new rules ask for has to log in anew.
+  const bool all =
+      options.chap && (!target->options.chap || options.chap->user != target->options.chap->user ||
+                       options.chap->secret != target->options.chap->secret);
   target->options = std::move(options);
+  std::set<uint64_t> ending;
+  for (Session* session : SessionsOf(target->name)) {
+    if (all || !Allowed(*target, session->setup().initiator)) ending.insert(session->setup().id);
+  }
+  if (!ending.empty()) {
+    tasks_.Spawn(EndSessions(
+        [ending = std::move(ending)](const Session& s) { return ending.contains(s.setup().id); },
+        "the access rules of the target have changed"));
+  }
   return Ok();
 }
 
@@ -183,7 +197,8 @@ Task<Status> IscsiTargetServer::DeleteTarget(std::string name, bool force) {
                         JoinNames(sessions));
   }
   target->removing = true;
-  co_await EndSessions(target->name, "the target is deleted");
+  co_await EndSessions([target](const Session& s) { return s.setup().target == target->name; },
+                       "the target is deleted");
   while (!target->luns.empty()) {
     uint32_t lun = target->luns.begin()->first;
     if (target->luns.begin()->second.removing) {
@@ -269,16 +284,24 @@ std::vector<Session*> IscsiTargetServer::SessionsOf(std::string_view target) con
   return result;
 }
 
-Task<void> IscsiTargetServer::EndSessions(std::string target, std::string_view reason) {
-  for (Session* session : SessionsOf(target)) session->DropWithNotice(reason);
+Task<void> IscsiTargetServer::EndSessions(std::move_only_function<bool(const Session&)> which,
+                                          std::string_view reason) {
+  const auto matching = [&] {
+    std::vector<Session*> result;
+    for (Session* session : sessions_) {
+      if (which(*session)) result.push_back(session);
+    }
+    return result;
+  };
+  for (Session* session : matching()) session->DropWithNotice(reason);
   while (true) {
-    std::vector<Session*> left = SessionsOf(target);
+    std::vector<Session*> left = matching();
     if (left.empty()) co_return;
     // Told politely first; who does not go within a while is dropped.
     WakeReason why = co_await left.front()->ended().WaitFor(3s);
     if (why != WakeReason::kTimeout) continue;
-    for (Session* session : SessionsOf(target)) session->Drop(reason);
-    left = SessionsOf(target);
+    for (Session* session : matching()) session->Drop(reason);
+    left = matching();
     if (!left.empty()) co_await left.front()->ended().Wait();
   }
 }

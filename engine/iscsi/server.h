@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -74,7 +75,8 @@ class IscsiTargetServer final : private SessionHost, private LoginAuthority {
   Task<Status> RemovePortal(SocketAddress address);
 
   Status CreateTarget(std::string_view name, TargetOptions options);
-  // New access rules are for new logins; sessions that are there stay.
+  // Sessions whose initiator may no longer log in are ended, all of them if CHAP is asked for and
+  // was not, or with other credentials (their initiators are told; within seconds).
   Status UpdateTarget(std::string_view name, TargetOptions options);
   // With sessions: refused, or with `force` they are ended (their initiators are told).
   Task<Status> DeleteTarget(std::string name, bool force);
@@ -129,7 +131,8 @@ class IscsiTargetServer final : private SessionHost, private LoginAuthority {
   Target* FindTarget(std::string_view name);
   static bool Allowed(const Target& target, std::string_view initiator);
   std::vector<Session*> SessionsOf(std::string_view target) const;
-  Task<void> EndSessions(std::string target, std::string_view reason);
+  Task<void> EndSessions(std::move_only_function<bool(const Session&)> which,
+                         std::string_view reason);
   Task<void> RemoveUnit(Target* target, uint32_t lun);
   Status CheckOptions(std::string_view name, const TargetOptions& options) const;
 

@@ -748,6 +748,29 @@ TEST_F(ServerTest, LogsInToAStandbyVolume) {
   EXPECT_EQ(host.Read(0, 1).status, 0);
 }
 
+TEST_F(ServerTest, SessionsThatTheNewAccessRulesRefuseAreEnded) {
+  Initiator allowed(address_);
+  allowed.Login(kDisk);
+  allowed.MakeReady();
+  Initiator refused(address_);
+  refused.name = "iqn.2026-01.test:other";
+  refused.isid = 0x00023d000009;
+  refused.Login(kDisk);
+  refused.MakeReady();
+  Run([&] { EXPECT_TRUE(server_->UpdateTarget(kDisk, {.initiators = {allowed.name}})); });
+  EXPECT_TRUE(refused.WaitClosed());
+  EXPECT_EQ(allowed.Read(0, 1).status, 0);
+  const ChapCredentials chap{.user = "alice", .secret = "secret-of-alice"};
+  Initiator second(address_);
+  second.isid = 0x00023d00000a;
+  EXPECT_EQ(second.Login(kDisk).status, 0);
+  Run([&] {
+    EXPECT_TRUE(server_->UpdateTarget(kDisk, {.initiators = {allowed.name}, .chap = chap}));
+  });
+  EXPECT_TRUE(second.WaitClosed());
+  EXPECT_TRUE(Eventually([&] { return server_->status().sessions.empty(); }));
+}
+
 TEST_F(ServerTest, LunsInUseAreNotRemovedWithoutForce) {
   Initiator host(address_);
   host.Login(kDisk);
