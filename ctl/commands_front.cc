@@ -154,6 +154,8 @@ void AddLuns(const Builder& b) {
       ->check(CLI::IsMember({"512", "4096"}))
       ->type_name("");
   Flag(verb, "--read-only", create, "spec.read_only", "Refuse writes");
+  Field(verb, "--serial", create, "spec.serial",
+        "What initiators know the disk by (made from target, LUN and volume)");
 
   auto remove = std::make_shared<v1::DeleteLunRequest>();
   verb = b.Verb(noun, "delete", "Remove a LUN", [&s, remove]() -> Status {
@@ -194,12 +196,14 @@ void AddExports(const Builder& b) {
   });
   auto remove = std::make_shared<v1::DeleteExportRequest>();
   verb = b.Verb(noun, "delete", "Take the file away", [&s, remove]() -> Status {
+    if (remove->force()) UMBLOCK_TRY(s.Confirm("What has the file open loses it"));
     v1::DeleteExportResponse response;
     UMBLOCK_TRY(s.Act("ExportService.DeleteExport", *remove, &response));
     s.PrintDone("export " + remove->name() + " deleted");
     return Ok();
   });
   Positional(verb, "EXPORT", remove, "name", "Name");
+  Flag(verb, "--force", remove, "force", "Even if it is open");
 }
 
 }  // namespace

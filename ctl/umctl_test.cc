@@ -121,14 +121,19 @@ TEST_F(UmctlTest, StepByStep) {
   Must({"portal", "create", "0.0.0.0:3260"});
   Must({"target", "create", "iqn.2026-01.example:t", "--initiator", "iqn.2026-01.example:a",
         "--initiator", "iqn.2026-01.example:b"});
-  Must({"lun", "create", "iqn.2026-01.example:t", "0", "--volume", "r0/0"});
+  Must({"lun", "create", "iqn.2026-01.example:t", "0", "--volume", "r0/0", "--serial", "my-disk"});
+  EXPECT_EQ(out_,
+            "TARGET                 LUN  PRESENTS     SIZE      BLOCK  SERIAL   READY  REASON\n"
+            "iqn.2026-01.example:t  0    volume r0/0  63.0 MiB  512    my-disk  yes    -\n");
   Must({"target", "show", "iqn.2026-01.example:t"});
   EXPECT_THAT(out_, HasSubstr("iqn.2026-01.example:a, iqn.2026-01.example:b"));
   EXPECT_THAT(out_, HasSubstr("volume r0/0"));
   Must({"lun", "delete", "iqn.2026-01.example:t", "0"});
   Must({"target", "delete", "iqn.2026-01.example:t", "--force", "--yes"});
   Must({"portal", "delete", "0.0.0.0:3260"});
-  Must({"export", "delete", "r0-0"});
+  EXPECT_EQ(Run({"export", "delete", "r0-0", "--force"}), kExitUsage);
+  EXPECT_THAT(err_, HasSubstr("--yes"));
+  Must({"export", "delete", "r0-0", "--force", "--yes"});
   Must({"resource", "demote", "r0"});
   Must({"volume", "outdate", "r0/0"});
   Must({"volume", "detach", "r0/0"});

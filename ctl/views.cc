@@ -113,10 +113,12 @@ Row LunRow(const v1::Lun& l) {
           std::to_string(l.spec().number()),
           BackingText(l.spec().backing()),
           FormatBytes(l.size_bytes()),
+          std::to_string(l.spec().block_size()),
+          OrDash(l.spec().serial()),
           YesNo(l.ready()),
           OrDash(l.reason())};
 }
-const Row kLunHeader = {"TARGET", "LUN", "PRESENTS", "SIZE", "READY", "REASON"};
+const Row kLunHeader = {"TARGET", "LUN", "PRESENTS", "SIZE", "BLOCK", "SERIAL", "READY", "REASON"};
 
 Row ExportRow(const v1::Export& e) {
   return {e.spec().name(),   BackingText(e.spec().backing()), FormatBytes(e.size_bytes()),

@@ -414,6 +414,12 @@ Status CheckLunSpec(const v1::LunSpec& spec) {
     return MakeError(ErrorCode::kInvalidArgument, "block_size is {}: 512 or 4096 is allowed",
                      spec.block_size());
   }
+  const bool printable =
+      std::ranges::all_of(spec.serial(), [](char c) { return c > ' ' && c < 0x7f; });
+  if (!printable || spec.serial().size() > 36) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "serial: 1 to 36 printable ASCII characters without blanks are allowed");
+  }
   return CheckBackingRef(spec.backing());
 }
 

@@ -85,8 +85,8 @@ struct LunSetup {
   std::string target;
   uint32_t number = 0;
   BlockDevice* device = nullptr;
-  std::string identity;     // stable over restarts: what the LUN presents, and where
-  uint32_t block_size = 0;  // 512, 4096; 0: the device's own
+  std::string serial;       // 1 to 36 printable characters: what initiators know the disk by
+  uint32_t block_size = 0;  // 512, 4096
   bool read_only = false;
 };
 
@@ -141,6 +141,8 @@ class FuseFront {
   virtual Task<Status> AddFile(std::string name, BlockDevice* device, bool read_only) = 0;
   virtual Task<Status> RemoveFile(std::string name, bool force) = 0;
   virtual Task<std::vector<FuseFileCounters>> Files() = 0;
+  // False: somebody else has unmounted it. Stop lets go of what was open.
+  virtual bool mounted() const = 0;
   // Any thread that may block.
   virtual bool IsOnExport(const std::string& path) const = 0;
   virtual Task<Status> Stop() = 0;

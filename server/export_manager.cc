@@ -19,7 +19,27 @@ ExportManager::ExportManager(NodeParts parts, Backings backings, std::string dir
 
 ExportManager::~ExportManager() = default;
 
+Task<void> ExportManager::DropLostMount() {
+  if (fuse_ == nullptr || fuse_->mounted()) co_return;
+  const std::string reason = fmt::format(
+      "{} was unmounted by somebody else: it is mounted again, and what was open has to be opened "
+      "anew",
+      directory_);
+  parts_.logger.Warn("exports: {}", reason);
+  // The kernel closes nothing on a mount that was aborted: without this a volume would stay open.
+  if (Status stopped = co_await fuse_->Stop(); !stopped) {
+    parts_.logger.Warn("exports: {}", stopped.error().message());
+  }
+  fuse_.reset();
+  for (const auto& [name, entry] : entries_) {
+    entry->open = false;
+    entry->reason = reason;
+  }
+  Look();
+}
+
 Task<Status> ExportManager::NeedMount() {
+  co_await DropLostMount();
   if (fuse_ != nullptr) co_return Ok();
   if (stopped_) co_return MakeError(ErrorCode::kUnavailable, "the daemon is stopping");
   if (directory_.empty()) {
@@ -106,8 +126,9 @@ Task<Result<v1::DeleteExportResponse>> ExportManager::Delete(v1::DeleteExportReq
   const auto it = entries_.find(name);
   if (it == entries_.end()) co_return MakeError(ErrorCode::kNotFound, "no export '{}'", name);
   Entry* entry = it->second.get();
+  co_await DropLostMount();
   if (entry->open) {
-    if (Status removed = co_await fuse_->RemoveFile(name, false); !removed) {
+    if (Status removed = co_await fuse_->RemoveFile(name, request.force()); !removed) {
       co_return std::unexpected(removed.error());
     }
     entry->open = false;
@@ -117,7 +138,7 @@ Task<Result<v1::DeleteExportResponse>> ExportManager::Delete(v1::DeleteExportReq
               [&name](const v1::ExportSpec& spec) { return spec.name() == name; });
   });
   if (!stored) {
-    (void)co_await Open(entry);
+    if (fuse_ != nullptr) (void)co_await Open(entry);
     co_return std::unexpected(stored.error());
   }
   backings_.Release(entry->spec.backing(), "export " + name);

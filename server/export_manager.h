@@ -42,6 +42,8 @@ class ExportManager {
   struct Entry;
 
   Task<Status> NeedMount();
+  // Lets go of a mount that somebody else has unmounted, and of all that was open there.
+  Task<void> DropLostMount();
   Task<Status> Open(Entry* entry);
   v1::Export Describe(const Entry& entry) const;
 

@@ -133,6 +133,7 @@ class RealFuse final : public FuseFront {
     }
     co_return files;
   }
+  bool mounted() const override { return mount_->mounted(); }
   bool IsOnExport(const std::string& path) const override { return mount_->IsOnExport(path); }
   Task<Status> Stop() override { return mount_->Stop(); }
 

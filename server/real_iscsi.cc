@@ -5,8 +5,6 @@
 namespace umblock::server {
 namespace {
 
-constexpr size_t kSerialLimit = 36;
-
 iscsi::TargetOptions ToOptions(const TargetSetup& setup) {
   iscsi::TargetOptions options;
   options.alias = setup.alias;
@@ -41,9 +39,8 @@ class RealIscsi final : public IscsiFront {
   }
   Task<Status> AddLun(LunSetup setup) override {
     iscsi::LunOptions options;
-    options.serial = LunSerial(setup.identity);
-    options.block_size =
-        setup.block_size != 0 ? setup.block_size : setup.device->geometry().logical_block_size;
+    options.serial = setup.serial;
+    options.block_size = setup.block_size;
     options.read_only = setup.read_only;
     co_return server_.AddLun(setup.target, setup.number, setup.device, std::move(options));
   }
@@ -86,17 +83,6 @@ IscsiStatus RealIscsi::status() {
 }
 
 }  // namespace
-
-std::string LunSerial(const std::string& identity) {
-  std::string text;
-  for (const char c : identity) text += c > 0x20 && c < 0x7f && c != '/' ? c : '-';
-  if (text.size() <= kSerialLimit) return text;
-  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-  for (const char c : identity) {
-    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  }
-  return fmt::format("{}-{:016x}", text.substr(0, kSerialLimit - 17), hash);
-}
 
 Task<Result<std::unique_ptr<IscsiFront>>> StartRealIscsi(Reactor& reactor) {
   co_return std::make_unique<RealIscsi>(reactor);

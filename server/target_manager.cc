@@ -50,6 +50,34 @@ void StoreTarget(StoredState& state, config::v1::StoredTarget* stored, const v1:
   stored->set_mutual_chap_secret_key(PutSecret(state, "mutual-chap/" + spec.name(), mutual));
 }
 
+// What a LUN is known by if nobody says otherwise. The target's name is unique in the world and is
+// the same on both nodes of a pair, so two paths to one volume look like one disk, and no two disks
+// of two clusters do. A backend is this node's alone.
+std::string DefaultSerial(const v1::LunSpec& spec, const std::string& node_name) {
+  const v1::Backing& backing = spec.backing();
+  const std::string what =
+      backing.has_volume()
+          ? fmt::format("volume/{}/{}", backing.volume().resource(), backing.volume().number())
+          : fmt::format("backend/{}/{}", node_name, backing.backend());
+  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+  for (const char c : fmt::format("{}/{}/{}", spec.target(), spec.number(), what)) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  }
+  return fmt::format("{:016x}", hash);
+}
+
+// Initiators count in the LUN's blocks: another size would put all their data elsewhere, and parts
+// of the device's blocks cannot be written.
+Status CheckBlockSize(const v1::LunSpec& spec, const BlockDevice& device) {
+  const uint32_t needed = device.geometry().logical_block_size;
+  if (spec.block_size() == 0 || needed <= spec.block_size()) return Ok();
+  return MakeError(ErrorCode::kFailedPrecondition,
+                   "{} needs blocks of {} bytes now and the LUN has blocks of {}, which do not "
+                   "change: put it on a disk with blocks of {}, or, if its data may be given up, "
+                   "delete the LUN and create it anew",
+                   device.name(), needed, spec.block_size(), spec.block_size());
+}
+
 std::unexpected<Error> NoSuchTarget(const std::string& name) {
   return MakeError(ErrorCode::kNotFound, "no target '{}'", name);
 }
@@ -93,23 +121,27 @@ Task<Status> TargetManager::OpenTarget(TargetEntry* target) {
   co_return opened;
 }
 
+Status TargetManager::Settle(v1::LunSpec* spec) const {
+  if (spec->serial().empty()) spec->set_serial(DefaultSerial(*spec, node_name_));
+  if (spec->block_size() != 0) return Ok();
+  auto device = backings_.Device(spec->backing());
+  if (!device) return std::unexpected(device.error());
+  const uint32_t block_size = (*device)->geometry().logical_block_size;
+  spec->set_block_size(block_size <= 512 ? 512 : 4096);
+  return Ok();
+}
+
 Task<Status> TargetManager::OpenLun(LunEntry* lun) {
   auto device = backings_.Device(lun->spec.backing());
-  Status opened = Ok();
-  if (!device) {
-    opened = std::unexpected(device.error());
-  } else {
+  Status opened = device ? CheckBlockSize(lun->spec, **device) : std::unexpected(device.error());
+  if (opened) {
     LunSetup setup;
     setup.target = lun->spec.target();
     setup.number = lun->spec.number();
     setup.device = *device;
     setup.block_size = lun->spec.block_size();
     setup.read_only = lun->spec.read_only();
-    // A replicated volume is the same disk on every node; a backend is this node's.
-    setup.identity = lun->spec.backing().has_volume()
-                         ? fmt::format("{}-{}", lun->spec.backing().volume().resource(),
-                                       lun->spec.backing().volume().number())
-                         : fmt::format("{}-{}", node_name_, lun->spec.backing().backend());
+    setup.serial = lun->spec.serial();
     opened = co_await iscsi_->AddLun(setup);
   }
   lun->open = opened.has_value();
@@ -128,7 +160,13 @@ v1::Portal TargetManager::Describe(const PortalEntry& portal) const {
 v1::Lun TargetManager::Describe(const LunEntry& lun, const IscsiStatus& status) const {
   v1::Lun shown;
   *shown.mutable_spec() = lun.spec;
-  const FrontState state = FrontStateOf(backings_.Device(lun.spec.backing()), lun.reason);
+  const auto device = backings_.Device(lun.spec.backing());
+  std::string problem = lun.reason;
+  if (problem.empty() && device) {
+    // A replica may get another disk while the LUN is there.
+    if (Status fits = CheckBlockSize(lun.spec, **device); !fits) problem = fits.error().message();
+  }
+  const FrontState state = FrontStateOf(device, problem);
   shown.set_ready(state.ready);
   shown.set_reason(state.reason);
   shown.set_size_bytes(state.size);
@@ -315,9 +353,22 @@ Task<Result<v1::DeleteTargetResponse>> TargetManager::DeleteTarget(
   co_return v1::DeleteTargetResponse();
 }
 
+Status TargetManager::CheckSerialIsFree(const v1::LunSpec& spec) const {
+  for (const auto& [name, target] : targets_) {
+    for (const auto& [number, lun] : target->luns) {
+      if (lun->spec.serial() != spec.serial()) continue;
+      return MakeError(ErrorCode::kAlreadyExists,
+                       "{} has the serial number '{}' already: initiators would take the two for "
+                       "one disk",
+                       LunName(name, number), spec.serial());
+    }
+  }
+  return Ok();
+}
+
 Task<Result<v1::Lun>> TargetManager::CreateLun(v1::CreateLunRequest request) {
   auto lock = co_await changes_.Acquire();
-  const v1::LunSpec& spec = request.spec();
+  v1::LunSpec spec = request.spec();
   if (Status valid = CheckLunSpec(spec); !valid) co_return std::unexpected(valid.error());
   const auto it = targets_.find(spec.target());
   if (it == targets_.end()) co_return NoSuchTarget(spec.target());
@@ -334,8 +385,10 @@ Task<Result<v1::Lun>> TargetManager::CreateLun(v1::CreateLunRequest request) {
     co_return std::unexpected(claimed.error().Within(name));
   }
   auto lun = std::make_unique<LunEntry>();
+  Status made = Settle(&spec);
+  if (made) made = CheckSerialIsFree(spec);
   lun->spec = spec;
-  Status made = co_await OpenLun(lun.get());
+  if (made) made = co_await OpenLun(lun.get());
   if (made) {
     made = co_await parts_.config.Commit(
         [&spec](StoredState& state) { *FindTarget(state, spec.target())->add_luns() = spec; });
@@ -399,6 +452,27 @@ void TargetManager::Restore() {
   }
 }
 
+// A LUN from the configuration. One that was stored without a block size or a serial number is
+// settled first, and opened only once that is stored.
+Task<void> TargetManager::OpenStored(LunEntry* lun) {
+  v1::LunSpec spec = lun->spec;
+  Status settled = Settle(&spec);
+  if (settled &&
+      (spec.block_size() != lun->spec.block_size() || spec.serial() != lun->spec.serial())) {
+    settled = co_await parts_.config.Commit([&spec](StoredState& state) {
+      for (auto& stored : *FindTarget(state, spec.target())->mutable_luns()) {
+        if (stored.number() == spec.number()) stored = spec;
+      }
+    });
+  }
+  if (!settled) {
+    lun->reason = settled.error().message();
+    co_return;
+  }
+  lun->spec = spec;
+  (void)co_await OpenLun(lun);
+}
+
 Task<void> TargetManager::Retry() {
   auto lock = co_await changes_.Acquire();
   if (stopped_) co_return;
@@ -410,7 +484,7 @@ Task<void> TargetManager::Retry() {
       }
     }
     for (const auto& [number, lun] : target->luns) {
-      if (target->open && !lun->open) (void)co_await OpenLun(lun.get());
+      if (target->open && !lun->open) co_await OpenStored(lun.get());
     }
   }
   for (const auto& [address, portal] : portals_) {

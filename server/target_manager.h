@@ -48,6 +48,10 @@ class TargetManager {
   Task<Status> OpenPortal(PortalEntry* portal);
   Task<Status> OpenTarget(TargetEntry* target);
   Task<Status> OpenLun(LunEntry* lun);
+  // Fills in what a request left open, once and for all.
+  Status Settle(v1::LunSpec* spec) const;
+  Status CheckSerialIsFree(const v1::LunSpec& spec) const;
+  Task<void> OpenStored(LunEntry* lun);
   v1::Portal Describe(const PortalEntry& portal) const;
   v1::Lun Describe(const LunEntry& lun, const IscsiStatus& status) const;
   v1::Target Describe(const TargetEntry& target, const IscsiStatus& status) const;

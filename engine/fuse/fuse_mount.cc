@@ -161,6 +161,7 @@ class FuseMountImpl {
     co_return result;
   }
 
+  bool mounted() const { return session_.serving(); }
   const std::string& mountpoint() const { return mountpoint_; }
   bool IsOnExport(const std::string& path) const {
     return session_.serving() && LiesOnDevice(path, session_.device());
@@ -207,6 +208,7 @@ Task<Status> FuseMount::RemoveFile(std::string name, bool force) {
 }
 Task<Status> FuseMount::Stop() { return impl_->Stop(); }
 Task<FuseStatus> FuseMount::status() { return impl_->status(); }
+bool FuseMount::mounted() const { return impl_->mounted(); }
 const std::string& FuseMount::mountpoint() const { return impl_->mountpoint(); }
 bool FuseMount::IsOnExport(const std::string& path) const { return impl_->IsOnExport(path); }
 

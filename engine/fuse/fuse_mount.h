@@ -83,6 +83,10 @@ class FuseMount {
   // was held; the mount has stopped all the same.
   Task<Status> Stop();
 
+  // False once it has stopped, or has been unmounted or aborted (umount -f) by somebody else: what
+  // is still open then stays counted as open until Stop.
+  bool mounted() const;
+
   // Openers and counters of all files.
   Task<FuseStatus> status();
   const std::string& mountpoint() const;

@@ -550,6 +550,25 @@ TEST_F(FuseMountTest, SomebodyElsesUnmountIsNoticed) {
   EXPECT_TRUE(Stop().has_value());
 }
 
+// umount -f of a mount that is in use aborts it: the kernel reports no close any more.
+TEST_F(FuseMountTest, AnAbortedMountLetsGoOfWhatWasOpenAndCanBeMountedAnew) {
+  StartWithFile();
+  Fd file(Path(), O_RDWR);
+  ASSERT_EQ(file.error(), 0);
+  (void)umount2(mountpoint_.c_str(), MNT_FORCE);  // EBUSY, and aborted all the same
+  const auto mounted = [&] {
+    return reactor_->Run<bool>([&]() -> Task<bool> { co_return mount_->mounted(); });
+  };
+  while (mounted()) std::this_thread::yield();
+  Status stopped = Stop();
+  ASSERT_FALSE(stopped.has_value());
+  EXPECT_THAT(stopped.error().message(), HasSubstr("pid " + std::to_string(getpid())));
+  EXPECT_THAT(device_->openers(), SizeIs(0));
+  StartWithFile();
+  EXPECT_EQ(Fd(Path(), O_RDWR).error(), 0);
+  AwaitOpeners(0);
+}
+
 TEST_F(FuseMountTest, TheMountOfADeadDaemonIsClearedAway) {
   int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
   ASSERT_NE(fd, -1);

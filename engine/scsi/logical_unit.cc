@@ -59,7 +59,7 @@ LogicalUnit::LogicalUnit(BlockDevice& device, UnitOptions options)
     : device_(device),
       options_(std::move(options)),
       blocks_(device.geometry().size / options_.block_size),
-      access_(device.access()),
+      access_(access()),
       changed_(device.reactor()),
       steps_(device.reactor()) {
   modes_.write_cache = device.geometry().volatile_cache;
@@ -96,9 +96,14 @@ void LogicalUnit::Detach(LuNexus* nexus) {
   std::erase(attached_, nexus);
 }
 
+Access LogicalUnit::access() const {
+  const bool too_coarse = device_.geometry().logical_block_size > options_.block_size;
+  return too_coarse ? Access::kUnavailable : device_.access();
+}
+
 void LogicalUnit::OnDeviceChanged() {
   uint64_t blocks = device_.geometry().size / options_.block_size;
-  Access access = device_.access();
+  Access access = this->access();
   if (blocks != blocks_) {
     blocks_ = blocks;
     RaiseOthers(nullptr, UnitAttention::kCapacityChanged);
@@ -120,7 +125,7 @@ bool LogicalUnit::Refuse(Request* request, const Sense& sense) {
 }
 
 Sense LogicalUnit::NotReadySense() const {
-  switch (device_.access()) {
+  switch (access()) {
     case Access::kStandby:
       return kNotReadyStandby;
     case Access::kUnavailable:
@@ -132,13 +137,13 @@ Sense LogicalUnit::NotReadySense() const {
 
 Sense LogicalUnit::SenseFor(int error, bool write) const {
   if (error == EROFS || error == ENODEV || error == ENXIO) {
-    return device_.access() == Access::kReadWrite ? SenseFromErrno(error, write) : NotReadySense();
+    return access() == Access::kReadWrite ? SenseFromErrno(error, write) : NotReadySense();
   }
   return SenseFromErrno(error, write);
 }
 
 bool LogicalUnit::MediumReady(LuNexus* nexus) {
-  return device_.access() == Access::kReadWrite && nexus->TryOpen();
+  return access() == Access::kReadWrite && nexus->TryOpen();
 }
 
 bool LogicalUnit::CheckState(Request* request) {

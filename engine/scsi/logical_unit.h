@@ -83,6 +83,9 @@ class LogicalUnit final : private BlockDeviceObserver {
 
  private:
   void OnDeviceChanged() override;
+  // The device's, and kUnavailable while its blocks are larger than this unit's: a replica may get
+  // another disk at run time.
+  Access access() const;
 
   bool CheckState(Request* request);
   bool CheckRange(Request* request);

@@ -565,6 +565,20 @@ TEST_F(LogicalUnitTest, ScratchShortageIsTaskSetFull) {
   ExpectGood(one_->Run(Cdb10(kVerify10, 0, 2)));
 }
 
+// A replica may get a disk with larger blocks: its parts are not written one by one.
+TEST_F(LogicalUnitTest, IsNotReadyWhileTheDeviceNeedsLargerBlocks) {
+  ExpectGood(one_->Run(Cdb10(kRead10, 0, 1)));
+  device_.mutable_geometry().logical_block_size = 4096;
+  device_.SetAccess(Access::kReadWrite);
+  EXPECT_TRUE(device_.openers().empty());
+  ExpectSense(one_->Run(Cdb10(kRead10, 0, 1)), Sense{0x06, 0x2a, 0x06});
+  ExpectSense(one_->Run(Cdb10(kRead10, 0, 1)), kNotReadyUnavailable);
+  device_.mutable_geometry().logical_block_size = 512;
+  device_.SetAccess(Access::kReadWrite);
+  ExpectSense(one_->Run(Cdb10(kRead10, 0, 1)), Sense{0x06, 0x2a, 0x06});
+  ExpectGood(one_->Run(Cdb10(kRead10, 0, 1)));
+}
+
 TEST(LogicalUnitOptions, AreValidated) {
   InlineReactor reactor;
   MemoryDevice device(reactor, kSize);

@@ -43,6 +43,7 @@ class FakeIscsi final : public IscsiFront {
   }
   Task<Status> AddLun(LunSetup setup) override {
     luns_.push_back({.target = setup.target, .number = setup.number, .read_requests = 5});
+    engine_->luns[fmt::format("{}/{}", setup.target, setup.number)] = setup;
     co_return Ok();
   }
   Task<Status> RemoveLun(std::string target, uint32_t number, bool) override {
@@ -72,11 +73,15 @@ class FakeIscsi final : public IscsiFront {
 
 class FakeFuse final : public FuseFront {
  public:
+  explicit FakeFuse(FakeEngine* engine) : engine_(engine) { engine_->fuse_mounted = true; }
+
   Task<Status> AddFile(std::string name, BlockDevice*, bool) override {
     files_.insert(name);
     co_return Ok();
   }
-  Task<Status> RemoveFile(std::string name, bool) override {
+  Task<Status> RemoveFile(std::string name, bool force) override {
+    if (!force && engine_->open_files.contains(name)) co_return Refused("it is open");
+    engine_->open_files.erase(name);
     files_.erase(name);
     co_return Ok();
   }
@@ -86,9 +91,16 @@ class FakeFuse final : public FuseFront {
     co_return files;
   }
   bool IsOnExport(const std::string& path) const override { return path.starts_with("/exports/"); }
-  Task<Status> Stop() override { co_return Ok(); }
+  bool mounted() const override { return engine_->fuse_mounted; }
+  Task<Status> Stop() override {
+    const bool open = !engine_->open_files.empty();
+    engine_->open_files.clear();
+    if (open) co_return Refused("something was open");
+    co_return Ok();
+  }
 
  private:
+  FakeEngine* engine_;
   std::set<std::string> files_;
 };
 
@@ -212,6 +224,7 @@ Task<Status> FakeResource::Attach(drbd::AttachRequest request) {
   volume.status.size_bytes = request.backing->geometry().size - kMetadataBytes;
   volume.status.current_uuid = "0000000000000004";
   volume.device->set_size(volume.status.size_bytes);
+  volume.device->set_block_size(request.backing->geometry().logical_block_size);
   SetDisk(volume, drbd::DiskState::kInconsistent, "just created");
   co_return Ok();
 }
@@ -361,8 +374,10 @@ Task<Result<std::unique_ptr<OpenedBackend>>> FakeEngine::OpenBackend(BackendSetu
   if (it == disks_->end() || it->second.fails) {
     co_return MakeError(ErrorCode::kNotFound, "backend '{}': no file '{}'", setup.name, setup.path);
   }
-  co_return std::make_unique<FakeBackend>(
-      std::make_unique<FakeDevice>(reactor_, "backend " + setup.name, setup.path, it->second.size));
+  auto device =
+      std::make_unique<FakeDevice>(reactor_, "backend " + setup.name, setup.path, it->second.size);
+  device->set_block_size(it->second.block_size);
+  co_return std::make_unique<FakeBackend>(std::move(device));
 }
 
 Result<std::unique_ptr<ReplicatedResource>> FakeEngine::MakeResource(
@@ -390,7 +405,7 @@ Task<Result<std::unique_ptr<IscsiFront>>> FakeEngine::StartIscsi() {
 
 Task<Result<std::unique_ptr<FuseFront>>> FakeEngine::StartFuse(std::string) {
   if (!fuse_works) co_return MakeError(ErrorCode::kPermissionDenied, "/dev/fuse cannot be opened");
-  co_return std::make_unique<FakeFuse>();
+  co_return std::make_unique<FakeFuse>(this);
 }
 
 }  // namespace umblock::server

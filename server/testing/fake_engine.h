@@ -20,6 +20,7 @@ struct FakeDisk {
   bool has_metadata = false;
   bool has_file_system = false;
   bool fails = false;  // cannot be opened
+  uint32_t block_size = 512;
 };
 using FakeDisks = std::map<std::string, FakeDisk>;  // by path
 
@@ -35,6 +36,7 @@ class FakeDevice final : public DeviceBase {
   const std::string& path() const { return path_; }
   void set_access(Access access) { access_ = access; }
   void set_size(uint64_t size) { geometry_.size = size; }
+  void set_block_size(uint32_t bytes) { geometry_.logical_block_size = bytes; }
 
  private:
   const std::string path_;
@@ -128,8 +130,11 @@ class FakeEngine final : public Engine {
 
   std::map<std::string, FakeResource*> resources_;
   std::set<std::string> busy_addresses;  // portals that cannot be opened
+  std::map<std::string, LunSetup> luns;  // by "target/number"
   bool fuse_works = true;
-  bool removal_hangs = false;  // of a volume, until EndRemoval
+  bool fuse_mounted = false;         // false after a start: somebody else unmounted it
+  std::set<std::string> open_files;  // exports that somebody has open
+  bool removal_hangs = false;        // of a volume, until EndRemoval
   void EndRemoval() {
     removal_hangs = false;
     removal_.NotifyAll();
