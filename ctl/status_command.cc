@@ -104,14 +104,29 @@ Status ShowStatus(Session& session, const StatusArguments& a) {
   return signal.status();
 }
 
+bool FollowFilter::Wants(const v1::Event& event) {
+  switch (event.type()) {
+    case v1::Event::START_OVER:
+      over_ = true;
+      return true;
+    case v1::Event::BOOKMARK:
+      over_ = false;
+      return false;
+    case v1::Event::EXISTS:
+      return over_ && event.object().starts_with(prefix_);
+    default:
+      return event.object().starts_with(prefix_);
+  }
+}
+
 Status FollowEvents(Session& session, const std::string& resource, const std::string& prefix) {
   auto client = session.client();
   if (!client) return std::unexpected(client.error());
   v1::WatchRequest request;
   request.set_resource(resource);
+  FollowFilter filter(prefix);
   return (*client)->Watch(request, [&](const v1::Event& event) {
-    const bool snapshot = event.type() == v1::Event::EXISTS || event.type() == v1::Event::BOOKMARK;
-    if (snapshot || !event.object().starts_with(prefix)) return true;
+    if (!filter.Wants(event)) return true;
     if (session.json) {
       session.PrintLine(event);
     } else {

@@ -3,6 +3,7 @@
 #include <google/protobuf/text_format.h>
 #include <gtest/gtest.h>
 
+#include "ctl/status_command.h"
 #include "umblock/v1/event.pb.h"
 #include "umblock/v1/node.pb.h"
 
@@ -14,6 +15,26 @@ T FromText(const std::string& text) {
   T message;
   EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &message));
   return message;
+}
+
+// What was lost is in the snapshot that follows: a follower that hides it shows stale states.
+TEST(FollowFilter, ShowsTheSnapshotAfterEventsWereLost) {
+  FollowFilter filter("volume ");
+  const auto event = [](v1::Event::Type type, const std::string& object) {
+    v1::Event made;
+    made.set_type(type);
+    made.set_object(object);
+    return made;
+  };
+  EXPECT_FALSE(filter.Wants(event(v1::Event::EXISTS, "volume r0/0")));
+  EXPECT_FALSE(filter.Wants(event(v1::Event::BOOKMARK, "")));
+  EXPECT_TRUE(filter.Wants(event(v1::Event::CHANGED, "volume r0/0")));
+  EXPECT_FALSE(filter.Wants(event(v1::Event::CHANGED, "resource r0")));
+  EXPECT_TRUE(filter.Wants(event(v1::Event::START_OVER, "")));
+  EXPECT_TRUE(filter.Wants(event(v1::Event::EXISTS, "volume r0/0")));
+  EXPECT_FALSE(filter.Wants(event(v1::Event::EXISTS, "resource r0")));
+  EXPECT_FALSE(filter.Wants(event(v1::Event::BOOKMARK, "")));
+  EXPECT_FALSE(filter.Wants(event(v1::Event::EXISTS, "volume r0/0")));
 }
 
 v1::NodeStatus TwoNodes() {

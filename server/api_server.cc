@@ -71,13 +71,17 @@ Result<std::unique_ptr<ApiServer>> ApiServer::Start(Node* node, ApiServerOptions
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   auto impl = std::make_unique<Impl>();
   impl->api.node = node;
-  impl->api.max_calls = options.max_calls;
+  impl->api.calls.limit = options.max_calls;
+  impl->api.waits.limit = options.max_waits;
   impl->services = MakeUnaryServices(&impl->api);
   impl->services.push_back(MakeEventService(&impl->api));
 
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, static_cast<int>(options.max_calls));
+  // Of one connection: as many as there may be in all, or a client's waits would hold up its calls.
+  builder.AddChannelArgument(
+      GRPC_ARG_MAX_CONCURRENT_STREAMS,
+      static_cast<int>(options.max_calls + options.max_waits + options.max_watchers));
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   int socket_bound = 1;
   if (!options.socket_path.empty()) {

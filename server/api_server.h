@@ -20,7 +20,9 @@ struct ApiServerOptions {
   std::string tls_certificate_file;
   std::string tls_key_file;
   std::string tls_client_ca_file;
-  uint32_t max_calls = 256;
+  uint32_t max_calls = 256;    // at a time, waits and watches apart
+  uint32_t max_waits = 256;    // at a time
+  uint32_t max_watchers = 64;  // what the event hub allows
   uint32_t max_message_bytes = 1u << 20;
 };
 

@@ -32,6 +32,8 @@ class ApiTest : public testing::Test {
     ApiServerOptions options;
     options.socket_path = node_.directory() + "/api.sock";
     options.max_calls = 4;
+    options.max_waits = 2;
+    options.max_watchers = 2;
     auto server = ApiServer::Start(&node_.node(), options);
     ASSERT_TRUE(server) << server.error().ToString();
     server_ = std::move(*server);
@@ -57,6 +59,46 @@ class ApiTest : public testing::Test {
     v1::Resource response;
     return Call<v1::ResourceService>(&v1::ResourceService::Stub::CreateResource, request,
                                      &response);
+  }
+
+  grpc::Status MakeBackend(const std::string& name) {
+    v1::CreateBackendRequest request;
+    request.mutable_spec()->set_name(name);
+    request.mutable_spec()->set_path("/disks/" + name);
+    request.mutable_spec()->set_size_bytes(uint64_t{64} << 20);
+    request.mutable_spec()->set_create(true);
+    v1::Backend response;
+    return Call<v1::BackendService>(&v1::BackendService::Stub::CreateBackend, request, &response);
+  }
+
+  // The answer of server reflection to 'list services', whose protos are in no package either.
+  std::string Services() {
+    grpc::GenericStub stub(channel_);
+    grpc::ClientContext context;
+    grpc::CompletionQueue queue;
+    const auto done = [&queue] {
+      void* tag = nullptr;
+      bool ok = false;
+      return queue.Next(&tag, &ok) && ok;
+    };
+    auto call = stub.PrepareCall(
+        &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+    call->StartCall(this);
+    EXPECT_TRUE(done());
+    grpc::Slice list("\x3a\x01*");  // list_services, field 7
+    call->Write(grpc::ByteBuffer(&list, 1), this);
+    EXPECT_TRUE(done());
+    grpc::ByteBuffer answer;
+    call->Read(&answer, this);
+    EXPECT_TRUE(done());
+    call->WritesDone(this);
+    EXPECT_TRUE(done());
+    grpc::Status status;
+    call->Finish(&status, this);
+    EXPECT_TRUE(done() && status.ok()) << status.error_message();
+    grpc::Slice slice;
+    EXPECT_TRUE(answer.DumpToSingleSlice(&slice).ok());
+    return std::string(reinterpret_cast<const char*>(slice.begin()), slice.size());
   }
 
   // The answer of grpc.health.v1.Health/Check, which has no protos in Debian's packages.
@@ -108,6 +150,15 @@ TEST_F(ApiTest, EveryServiceAnswers) {
   v1::NodeStatus status;
   EXPECT_TRUE(Call<v1::NodeService>(&v1::NodeService::Stub::GetStatus, {}, &status).ok());
   EXPECT_EQ(status.resources(0).volumes_size(), 1);
+}
+
+TEST_F(ApiTest, ReflectionListsTheServices) {
+  const std::string services = Services();
+  for (const char* name :
+       {"Node", "Backend", "Resource", "Volume", "Connection", "Target", "Export", "Event"}) {
+    EXPECT_THAT(services, HasSubstr(fmt::format("umblock.v1.{}Service", name)));
+  }
+  EXPECT_THAT(services, HasSubstr("grpc.health.v1.Health"));
 }
 
 TEST_F(ApiTest, HealthSaysSoOnlyOnceTheNodeServes) {
@@ -261,50 +312,99 @@ TEST_F(ApiTest, ASlowWatcherIsToldToStartOver) {
   (void)reader->Finish();
 }
 
-TEST_F(ApiTest, CallsAtATimeAreBounded) {
+// Waits and watches have bounds of their own: whoever waits for a day keeps nobody from promoting.
+TEST_F(ApiTest, WaitsAreBoundedAndDoNotLockOutCalls) {
   ASSERT_TRUE(MakeResource("r0").ok());
   auto stub = v1::EventService::NewStub(channel_);
   v1::WaitRequest request;
   request.set_resource("r0");
   request.set_condition(v1::WaitRequest::CONNECTED);
   request.mutable_timeout()->set_seconds(1000);
-  // Four waits take all four slots; each is known to run once a fifth call is refused. The
-  // stream limit of HTTP/2 is the same number, so the fifth uses a connection of its own.
   grpc::CompletionQueue queue;
   std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
   std::vector<std::unique_ptr<grpc::ClientAsyncResponseReader<v1::WaitResponse>>> calls;
-  std::vector<v1::WaitResponse> responses(4);
-  std::vector<grpc::Status> statuses(4);
-  for (size_t i = 0; i < 4; ++i) {
+  std::vector<v1::WaitResponse> responses(3);
+  std::vector<grpc::Status> statuses(3);
+  for (size_t i = 0; i < 3; ++i) {  // one more than allowed
     contexts.push_back(std::make_unique<grpc::ClientContext>());
     calls.push_back(stub->AsyncWait(contexts[i].get(), request, &queue));
     calls[i]->Finish(&responses[i], &statuses[i], &statuses[i]);
   }
-  grpc::ChannelArguments own;
-  own.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  auto second = grpc::CreateCustomChannel("unix:" + node_.directory() + "/api.sock",
-                                          grpc::InsecureChannelCredentials(), own);
-  auto node_stub = v1::NodeService::NewStub(second);
+  void* tag = nullptr;
+  bool ok = false;
+  ASSERT_TRUE(queue.Next(&tag, &ok));
+  auto* refused = static_cast<grpc::Status*>(tag);
+  EXPECT_EQ(refused->error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused->error_message(), HasSubstr("--max-waits"));
+  // The other two wait, as many watchers as there may be watch, and calls of the same connection
+  // are answered all the same.
+  grpc::ClientContext watches[2];
+  std::unique_ptr<grpc::ClientReader<v1::Event>> readers[2];
+  v1::Event event;
+  for (int i = 0; i < 2; ++i) {
+    readers[i] = stub->Watch(&watches[i], {});
+    ASSERT_TRUE(readers[i]->Read(&event));
+  }
+  v1::PromoteRequest promote;
+  promote.set_name("r0");
+  v1::Resource resource;
+  EXPECT_TRUE(
+      Call<v1::ResourceService>(&v1::ResourceService::Stub::Promote, promote, &resource).ok());
+  // A client that goes away gives its slot back.
+  for (auto& context : contexts) context->TryCancel();
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(queue.Next(&tag, &ok));
+  request.mutable_timeout()->set_seconds(0);
+  grpc::Status admitted(grpc::StatusCode::RESOURCE_EXHAUSTED, "");
+  while (admitted.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED) {
+    v1::WaitResponse response;
+    admitted = Call<v1::EventService>(&v1::EventService::Stub::Wait, request, &response);
+  }
+  EXPECT_EQ(admitted.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  for (int i = 0; i < 2; ++i) {
+    watches[i].TryCancel();
+    (void)readers[i]->Finish();
+  }
+}
+
+TEST_F(ApiTest, CallsAtATimeAreBounded) {
+  ASSERT_TRUE(MakeResource("r0").ok());
+  ASSERT_TRUE(MakeBackend("disk0").ok());
+  v1::CreateVolumeRequest volume;
+  volume.mutable_spec()->set_resource("r0");
+  v1::Volume made;
+  ASSERT_TRUE(Call<v1::VolumeService>(&v1::VolumeService::Stub::CreateVolume, volume, &made).ok());
+  // Attaches that hang take all four slots; a fifth call is refused.
+  node_.OnReactor([&] { node_.engine().attach_hangs = true; });
+  auto stub = v1::VolumeService::NewStub(channel_);
+  v1::AttachRequest request;
+  request.set_resource("r0");
+  request.set_backend("disk0");
+  grpc::CompletionQueue queue;
+  grpc::ClientContext contexts[4];
+  std::unique_ptr<grpc::ClientAsyncResponseReader<v1::Volume>> calls[4];
+  v1::Volume responses[4];
+  grpc::Status statuses[4];
+  for (int i = 0; i < 4; ++i) {
+    calls[i] = stub->AsyncAttach(&contexts[i], request, &queue);
+    calls[i]->Finish(&responses[i], &statuses[i], &statuses[i]);
+  }
   grpc::Status refused;
   while (refused.ok()) {
-    grpc::ClientContext context;
     v1::Node node;
-    refused = node_stub->GetNode(&context, {}, &node);
+    refused = Call<v1::NodeService>(&v1::NodeService::Stub::GetNode, {}, &node);
   }
   EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_THAT(refused.error_message(), HasSubstr("--max-calls"));
-  // A client that goes away gives its slot back.
-  for (auto& context : contexts) context->TryCancel();
-  for (size_t i = 0; i < 4; ++i) {
+  node_.OnReactor([&] { node_.engine().LetAttachGo(); });
+  for (int i = 0; i < 4; ++i) {
     void* tag = nullptr;
     bool ok = false;
     ASSERT_TRUE(queue.Next(&tag, &ok));
   }
   grpc::Status admitted(grpc::StatusCode::UNKNOWN, "");
   while (!admitted.ok()) {
-    grpc::ClientContext context;
     v1::Node node;
-    admitted = node_stub->GetNode(&context, {}, &node);
+    admitted = Call<v1::NodeService>(&v1::NodeService::Stub::GetNode, {}, &node);
   }
 }
 

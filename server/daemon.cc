@@ -139,6 +139,8 @@ class Daemon {
     api.tls_key_file = options_.tls_key;
     api.tls_client_ca_file = options_.tls_client_ca;
     api.max_calls = options_.max_calls;
+    api.max_waits = options_.max_waits;
+    api.max_watchers = options_.max_watchers;
     NodeOptions node;
     node.name = options_.node_name;
     node.fuse_dir = options_.fuse_dir;

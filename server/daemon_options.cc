@@ -49,6 +49,11 @@ void AddServing(CLI::App& app, DaemonOptions* o) {
       ->check(CLI::Range(4u, 65536u))
       ->capture_default_str()
       ->group("API");
+  app.add_option("--max-waits", o->max_waits, "Wait calls at a time; more are refused")
+      ->envname("UMBLOCK_MAX_WAITS")
+      ->check(CLI::Range(1u, 65536u))
+      ->capture_default_str()
+      ->group("API");
   app.add_option("--max-watchers", o->max_watchers, "Watch streams at a time; more are refused")
       ->envname("UMBLOCK_MAX_WATCHERS")
       ->check(CLI::Range(1u, 65536u))

@@ -25,6 +25,7 @@ struct DaemonOptions {
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kText;
   uint32_t max_calls = 256;
+  uint32_t max_waits = 256;
   uint32_t max_watchers = 64;
   uint32_t event_log = 8192;
   uint32_t buffer_mib = 256;

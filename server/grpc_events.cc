@@ -127,11 +127,11 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::Event> {
 class WaitCall final : public grpc::ServerUnaryReactor {
  public:
   WaitCall(ApiContext* api, const v1::WaitRequest* request, v1::WaitResponse* response)
-      : slot_(api), node_(api->node) {
+      : slot_(&api->waits), node_(api->node) {
     if (!slot_.admitted()) {
-      Finish(
-          grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
-                       fmt::format("more than {} calls at a time (--max-calls)", api->max_calls)));
+      Finish(grpc::Status(
+          grpc::StatusCode::RESOURCE_EXHAUSTED,
+          fmt::format("more than {} waits at a time (--max-waits)", api->waits.limit)));
       return;
     }
     Node* node = node_;

@@ -19,7 +19,7 @@ using Context = grpc::CallbackServerContext;
 
 class UnaryCall final : public Reply {
  public:
-  explicit UnaryCall(ApiContext* api) : slot_(api) {}
+  explicit UnaryCall(ApiContext* api) : slot_(&api->calls) {}
   bool admitted() const { return slot_.admitted(); }
   void OnDone() override { delete this; }
 
@@ -35,7 +35,7 @@ Reply* Forward(ApiContext* api, Manager& (Node::*manager)(),
   if (!call->admitted()) {
     call->Finish(
         grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
-                     fmt::format("more than {} calls at a time (--max-calls)", api->max_calls)));
+                     fmt::format("more than {} calls at a time (--max-calls)", api->calls.limit)));
     return call;
   }
   Node* node = api->node;
