@@ -79,6 +79,11 @@ void ResourceImpl::AfterChange(const ResourceState& before, std::string_view rea
     if (now.disk == DiskState::kUpToDate && old->disk < DiskState::kConsistent &&
         of->disk() != nullptr) {
       of->exposed_uuid = of->disk()->uuids().current();
+      // Peers may have been lost, and a new generation been out of reach, while it was away.
+      if (state_.role == Role::kPrimary && old->disk < DiskState::kInconsistent) {
+        OweNewUuid(*of);
+        if (!state_.suspended()) StartOwedUuid(*of);
+      }
     }
     of->StoreMetaFlags();
   }

@@ -140,7 +140,8 @@ void ResourceImpl::ApplyConnect(int node, Role peer_role) {
   for (auto& [number, of] : volumes_) {
     PeerDevice& device = *of->peer(node);
     if (!device.sent_uuids || of->disk() == nullptr) continue;
-    if (device.sent_uuids->SameAs(SentUuids::Of(UuidsFor(device, 0, 0), node))) continue;
+    if (!of->making_uuid && device.sent_uuids->SameAs(SentUuids::Of(UuidsFor(device, 0, 0), node)))
+      continue;
     handshake.End();
     link.Fail(ConnectionState::kNetworkFailure,
               "the data generation changed during the handshake; once more");

@@ -186,8 +186,11 @@ void Volume::OnLocalWrite(Request* request, int error) {
 // node's disk while it is Inconsistent; a peer's, where the own disk did not take the write and may
 // come back as the source of that resync. Such a write must not be acknowledged (INV-1).
 bool Volume::WillBeOverwritten(const Request& request) {
-  const bool own_is_target = state().disk == DiskState::kInconsistent;
-  if (request.local_leg == LocalLeg::kOk && !own_is_target) return false;
+  const DiskState own = state().disk;
+  const bool own_is_target = own == DiskState::kInconsistent;
+  // One that has failed may come back as what it was before the write.
+  const bool own_stands = own > DiskState::kInconsistent || own == DiskState::kDetaching;
+  if (request.local_leg == LocalLeg::kOk && own_stands) return false;
   const bool own_may_be_source = !own_is_target && request.local_leg != LocalLeg::kNone;
   for (int i = 0; i < request.leg_count; ++i) {
     if (!request.leg_states[static_cast<size_t>(i)].ok()) continue;
