@@ -2,12 +2,13 @@
 
 import mmap
 import os
+import re
 import subprocess
 import time
 
 import pytest
 from harness.metrics import Scrape, documented
-from harness.node import METRICS, MIB
+from harness.node import METRICS, MIB, ROOT
 from harness.shell import run, wait_until
 
 TARGET = "iqn.2026-01.com.example:r0"
@@ -114,3 +115,12 @@ def test_out_of_sync_bytes_are_what_the_peer_lacks(busy):
     busy.wait_in_sync()
     assert scrape(busy.a).one("umblock_peer_volume_out_of_sync_bytes") == 0
     assert MIB <= scrape(busy.b).one("umblock_peer_volume_received_bytes_total") <= 64 * MIB
+
+
+def test_the_dashboard_shows_what_there_is():
+    page = documented()
+    names = set(re.findall(r"\bumblock_\w+", (ROOT / "dashboards" / "umblock.json").read_text()))
+    assert len(names) > 10
+    for name in names:
+        histogram = re.sub("_(bucket|sum|count)$", "", name)
+        assert name in page or page[histogram].kind == "histogram", name
