@@ -62,6 +62,7 @@ class ReplicatedResource {
   virtual Task<Status> NewCurrentUuid(int volume, bool clear_bitmap) = 0;
   virtual Task<Status> SuspendIo() = 0;
   virtual Task<Status> ResumeIo() = 0;
+  virtual void FailHeldIo() = 0;
   virtual Status UpdateOptions(const drbd::ResourceOptions& options) = 0;
   virtual Task<Status> UpdateNetOptions(int node_id, const drbd::NetOptions& options) = 0;
   virtual Status UpdateResyncOptions(int node_id, const drbd::ResyncOptions& options) = 0;

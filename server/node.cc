@@ -102,6 +102,7 @@ void Node::BeginStop() {
 Task<void> Node::Stop() {
   BeginStop();
   co_await loops_.Join();
+  resources_.FailHeldIo();
   co_await targets_.Stop();
   co_await exports_.Stop();
   co_await resources_.StopAll();

@@ -81,6 +81,7 @@ class RealResource final : public ReplicatedResource {
   }
   Task<Status> SuspendIo() override { return resource_.SuspendIo(); }
   Task<Status> ResumeIo() override { return resource_.ResumeIo(); }
+  void FailHeldIo() override { resource_.FailHeldIo(); }
   Status UpdateOptions(const drbd::ResourceOptions& options) override {
     return resource_.UpdateOptions(options);
   }

@@ -433,6 +433,10 @@ Task<void> ResourceManager::Retry() {
   }
 }
 
+void ResourceManager::FailHeldIo() {
+  for (const auto& [name, entry] : entries_) entry->resource->FailHeldIo();
+}
+
 Task<void> ResourceManager::StopAll() {
   const std::map<std::string, ResourceEntryPtr> entries = entries_;
   for (const auto& [name, entry] : entries) {

@@ -39,6 +39,8 @@ class ResourceManager {
   Task<Result<v1::Resource>> Demote(v1::DemoteRequest request);
   Task<Result<v1::Resource>> SuspendIo(v1::SuspendIoRequest request);
   Task<Result<v1::Resource>> ResumeIo(v1::ResumeIoRequest request);
+  // Before the fronts stop, which wait for their I/O.
+  void FailHeldIo();
 
   // VolumeService (volume_acts.cc).
   Task<Result<v1::Volume>> CreateVolume(v1::CreateVolumeRequest request);

@@ -69,6 +69,7 @@ Task<Status> Resource::NewCurrentUuid(int volume, bool clear_bitmap) {
 }
 Task<Status> Resource::SuspendIo() { return impl_->SetSuspended(true); }
 Task<Status> Resource::ResumeIo() { return impl_->SetSuspended(false); }
+void Resource::FailHeldIo() { impl_->FailHeldIo(); }
 
 Status Resource::UpdateOptions(const ResourceOptions& options) {
   return impl_->UpdateOptions(options);

@@ -102,6 +102,9 @@ class Resource {
   Task<Status> NewCurrentUuid(int volume, bool clear_bitmap);
   Task<Status> SuspendIo();
   Task<Status> ResumeIo();
+  // Before Stop(), for fronts that wait for their I/O: what a suspension holds back, and what comes
+  // after it, fails with ENODEV. Nothing happens if I/O is not suspended.
+  void FailHeldIo();
 
   Status UpdateOptions(const ResourceOptions& options);
   Task<Status> UpdateNetOptions(int node_id, const NetOptions& options);

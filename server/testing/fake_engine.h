@@ -73,6 +73,7 @@ class FakeResource final : public ReplicatedResource {
   Task<Status> NewCurrentUuid(int volume, bool clear_bitmap) override;
   Task<Status> SuspendIo() override;
   Task<Status> ResumeIo() override;
+  void FailHeldIo() override {}
   Status UpdateOptions(const drbd::ResourceOptions& options) override;
   Task<Status> UpdateNetOptions(int node_id, const drbd::NetOptions& options) override;
   Status UpdateResyncOptions(int node_id, const drbd::ResyncOptions& options) override;

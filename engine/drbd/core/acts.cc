@@ -344,15 +344,22 @@ Task<Status> ResourceImpl::Demote(bool force) {
 }
 
 Task<Status> ResourceImpl::SetSuspended(bool suspend) {
-  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  // Not behind an act that waits for I/O that is held: to resume is what ends that wait.
+  AsyncMutex::Lock lock;
+  if (suspend) lock = co_await acts_.Acquire();
   StateCheck check = Change(suspend ? "suspend-io was asked for" : "resume-io was asked for", {},
                             [suspend](ResourceState& next) { next.susp_user = suspend; });
   if (!check) co_return Refused(suspend ? "suspend I/O of" : "resume I/O of", check.error());
   if (suspend) {
     // What is under way ends; nothing new begins.
-    while (!log_.empty()) co_await changed_.WaitFor(100ms);
+    while (!log_.empty() && suspended()) co_await changed_.WaitFor(100ms);
   }
   co_return Ok();
+}
+
+void ResourceImpl::FailHeldIo() {
+  if (!suspended()) return;
+  for (auto& [number, of] : volumes_) of->FailHeldIo();
 }
 
 }  // namespace umblock::drbd

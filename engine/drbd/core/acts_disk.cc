@@ -58,6 +58,13 @@ Task<Status> ResourceImpl::RemoveVolume(int number) {
   co_return Ok();
 }
 
+// Both wait until nothing is under way, which what is held back would not let happen.
+Status ResourceImpl::HeldBack(const Volume& of, std::string_view act) const {
+  return MakeError(ErrorCode::kFailedPrecondition,
+                   "{} cannot be {} while I/O of resource {} is suspended; resume it first",
+                   of.name(), act, name());
+}
+
 // --- attach and detach
 // -----------------------------------------------------------------------------
 
@@ -67,6 +74,7 @@ Task<Status> ResourceImpl::Attach(AttachRequest request) {
   Volume* of = volume(number);
   if (of == nullptr) co_return NotFoundVolume(number);
   if (stopping_) co_return MakeError(ErrorCode::kUnavailable, "resource {} is stopping", name());
+  if (suspended()) co_return HeldBack(*of, "attached");
   if (of->disk() != nullptr || of->state().disk != DiskState::kDiskless) {
     co_return MakeError(ErrorCode::kFailedPrecondition,
                         "{} has a disk already ({}); detach it first", of->name(),
@@ -207,6 +215,7 @@ Task<Status> ResourceImpl::Detach(int number, bool force) {
     while (of->disk() != nullptr) co_await changed_.Wait();
     co_return Ok();
   }
+  if (suspended()) co_return HeldBack(*of, "detached");
   if (of->open() && state_.role == Role::kPrimary) {
     bool elsewhere = false;
     for (auto& [node, device] : of->peers()) {

@@ -127,6 +127,7 @@ void ResourceImpl::AfterChange(const ResourceState& before, std::string_view rea
       of->NotifyChanged();
     }
   }
+  if (!before.susp_uuid && state_.susp_uuid) tasks_.Spawn(RunSuspendedUuids());
   if (before.suspended() && !state_.suspended()) ScheduleProgress();
   Readmit();
 }

@@ -80,6 +80,52 @@ TEST(Acts, AForcedDisconnectDoesNotWaitForOtherActs) {
   EXPECT_EQ(bench.connection(0, 1), ConnectionState::kStandAlone);
 }
 
+// Acts that wait for I/O are refused while it is held; to resume stands behind nothing.
+TEST(Acts, ASuspensionHasAWayOut) {
+  Bench bench(Options(5));
+  bench.BringUpPrimary();
+  ASSERT_TRUE(bench.Await(0, bench.resource(0).SuspendIo()));
+  FrontIo* write = bench.StartWrite(0, 0, 4096, 1);
+  bench.RunFor(100ms);
+  Status detached = bench.Detach(0);
+  ASSERT_FALSE(detached);
+  EXPECT_NE(Text(detached).find("resume it first"), std::string::npos) << Text(detached);
+  EXPECT_FALSE(write->answered());
+  ASSERT_TRUE(bench.Await(0, bench.resource(0).ResumeIo(), 5s));
+  ASSERT_TRUE(bench.RunUntil([&] { return write->answered(); }, 5s));
+  EXPECT_TRUE(write->ok());
+  // An I/O on its way when it is suspended, and an act that waits for it.
+  bench.disk(0).set_slowdown(1000);
+  FrontIo* slow = bench.StartWrite(0, 4096, 4096, 2);
+  bench.RunFor(10ms);
+  auto detaching = bench.Start(0, bench.resource(0).Detach(0, false));
+  bench.RunFor(10ms);
+  auto suspended = bench.Start(0, bench.resource(0).SuspendIo());
+  bench.RunFor(10ms);
+  bench.disk(0).set_slowdown(1);
+  ASSERT_TRUE(bench.Await(0, bench.resource(0).ResumeIo(), 5s));
+  EXPECT_TRUE(bench.RunUntil([&] { return slow->answered() && detaching->has_value(); }, 60s));
+  EXPECT_TRUE(bench.RunUntil([&] { return suspended->has_value(); }, 60s));
+  ASSERT_TRUE(bench.Await(0, bench.resource(0).ResumeIo(), 5s));
+}
+
+TEST(Acts, TheEndAnswersWhatASuspensionHolds) {
+  Bench bench(Options(6));
+  bench.BringUpPrimary();
+  bench.resource(0).FailHeldIo();  // nothing is held
+  EXPECT_EQ(bench.Do(0, IoOp::kWrite, 0, 4096, 1), 0);
+  ASSERT_TRUE(bench.Await(0, bench.resource(0).SuspendIo()));
+  FrontIo* write = bench.StartWrite(0, 0, 4096, 2);
+  FrontIo* flush = bench.Submit(0, IoOp::kFlush, 0, 0);
+  bench.RunFor(1s);
+  EXPECT_FALSE(write->answered());
+  bench.resource(0).FailHeldIo();
+  ASSERT_TRUE(bench.RunUntil([&] { return write->answered() && flush->answered(); }, 5s));
+  EXPECT_EQ(write->error, ENODEV);
+  EXPECT_EQ(flush->error, ENODEV);
+  EXPECT_EQ(bench.Do(0, IoOp::kWrite, 0, 4096, 3), ENODEV);
+}
+
 TEST(Acts, AVolumeAddedDuringAPromotionIsUsable) {
   ScriptedPeer peer(Options(4));
   auto promoted = peer.bench->Start(0, peer.resource().Promote(false));

@@ -34,8 +34,8 @@ struct RequestLeg : SentNotice {
   Request* next_on_connection = nullptr;
   Time sent_at{};
   bool counted = false;  // in PeerDevice::pending
-  // Its bit was set before the bitmap was sent (O4). From there on the resync decides about that bit:
-  // it reads behind this write.
+  // Its bit was set before the bitmap was sent (O4). From there on the resync decides about that
+  // bit: it reads behind this write.
   bool in_bitmap = false;
 };
 

@@ -129,6 +129,8 @@ class ResourceImpl {
   Task<Status> Outdate(int number);
   Task<Status> NewCurrentUuid(int number, bool clear_bitmap);
   Task<Status> SetSuspended(bool suspended);
+  // For the end of the program: what a suspension holds back, and what comes, fails with ENODEV.
+  void FailHeldIo();
   Status UpdateOptions(const ResourceOptions& options);
 
   // Detaches a disk that failed (on-io-error, metadata error): Failed, then Diskless.
@@ -170,8 +172,10 @@ class ResourceImpl {
   Task<void> RunDiskFailure(Volume* volume, std::string reason);
   Task<void> RunProbe();
   Task<void> RunOwedUuid(Volume* volume);
+  Task<void> RunSuspendedUuids();
   Task<Status> FinishAttach(Volume& volume);
   void ForceDown(int node);
+  Status HeldBack(const Volume& of, std::string_view act) const;
   Task<bool> PingAll();
   Task<void> WaitSettled(Duration timeout);
   Task<Status> StoreAll();

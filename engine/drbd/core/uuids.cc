@@ -259,6 +259,27 @@ Task<void> ResourceImpl::RunOwedUuid(Volume* of) {
   Readmit();
 }
 
+// The end of a suspension: what is owed comes first, then I/O goes on (S32).
+Task<void> ResourceImpl::RunSuspendedUuids() {
+  for (;;) {
+    Volume* of = nullptr;
+    for (auto& [number, candidate] : volumes_) {
+      if (candidate->state().owes_new_uuid || candidate->making_uuid) of = candidate.get();
+    }
+    if (of == nullptr || state_.role != Role::kPrimary) break;
+    if (of->making_uuid) {
+      WakeReason reason = co_await Sleep(reactor_, 1ms, tasks_.token());
+      if (reason == WakeReason::kCancelled) co_return;
+      continue;
+    }
+    of->making_uuid = true;
+    co_await RunOwedUuid(of);
+    if (stopping_) co_return;
+  }
+  (void)Change("the new data generation is made", {.hard = true},
+               [](ResourceState& next) { next.susp_uuid = false; });
+}
+
 Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
   CloseEpoch();
   if (of.disk() == nullptr || of.state().disk < DiskState::kInconsistent) {

@@ -109,6 +109,7 @@ class Volume final : public DeviceBase, private DiskOwner {
   void CheckFlushes();
   bool io_idle() const { return upper_pending_ == 0; }
   Task<void> WaitIdle();
+  void FailHeldIo();
   // The end: what waits and what comes is answered with ENODEV. Returns when all is answered.
   Task<void> Shut();
 

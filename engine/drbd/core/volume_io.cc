@@ -151,10 +151,14 @@ void Volume::FailWaiting() {
   waiting_tail_ = nullptr;
 }
 
-Task<void> Volume::Shut() {
+void Volume::FailHeldIo() {
   shut_ = true;
   FailWaiting();
   CheckFlushes();
+}
+
+Task<void> Volume::Shut() {
+  FailHeldIo();
   while (upper_pending_ != 0) co_await idle_.Wait();
 }
 
