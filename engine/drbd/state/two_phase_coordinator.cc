@@ -14,7 +14,7 @@ void Add(TransactionActions& out, Kind kind, int node = kNoNode) {
   TransactionAction action;
   action.kind = kind;
   action.node = node;
-  out.push_back(std::move(action));
+  out.push_back(action);
 }
 
 // Both packets of the decision go to the same nodes.

@@ -13,7 +13,7 @@ TransactionAction& Add(TransactionActions& out, Kind kind, int node = kNoNode) {
   TransactionAction action;
   action.kind = kind;
   action.node = node;
-  out.push_back(std::move(action));
+  out.push_back(action);
   return out.back();
 }
 

@@ -10,7 +10,6 @@
 namespace umblock::drbd::testing {
 
 using wire::PacketType;
-using wire::SocketKind;
 
 namespace {
 

@@ -76,8 +76,8 @@ class Capture {
   // A .pcapng file, plain or gzipped.
   static Result<Capture> Read(const std::string& path);
 
-  Capture(Capture&&) = default;
-  Capture& operator=(Capture&&) = default;
+  Capture(Capture&&) noexcept = default;
+  Capture& operator=(Capture&&) noexcept = default;
 
   const std::deque<CapturedSocket>& sockets() const { return sockets_; }  // by time of the SYN
   const std::vector<CapturedLink>& links() const { return links_; }       // by that of data
