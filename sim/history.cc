@@ -37,7 +37,10 @@ void History::EndWrite(uint32_t sequence, bool ok) {
   UMBLOCK_ASSERT(write.state == State::kPending, "a write ends once, in its own tenure");
   --in_flight_;
   write.state = ok ? State::kAcked : State::kFailed;
-  if (!ok) return;
+  if (!ok) {
+    Unpin(write, sequence);
+    return;
+  }
   ++acked_;
   for (uint64_t i = 0; i < write.count; ++i) {
     Sector& state = At(write.sector + i);
@@ -48,6 +51,21 @@ void History::EndWrite(uint32_t sequence, bool ok) {
   } else {
     volatile_.push_back(sequence);
     raised_.push_back({write.sector, write.count});
+  }
+}
+
+// A write that failed may be there or not until the sector is written again, whatever reads that
+// came beside it have shown.
+void History::Unpin(const Write& write, uint32_t sequence) {
+  for (uint64_t i = 0; i < write.count; ++i) {
+    Sector& state = At(write.sector + i);
+    if (state.floor != sequence) continue;
+    state.floor = state.durable;
+    for (uint32_t version : state.versions) {
+      if (version < sequence && writes_[version].state == State::kAcked) {
+        state.floor = std::max(state.floor, version);
+      }
+    }
   }
 }
 
@@ -140,9 +158,10 @@ Verdict History::EndRead(const Read& read, Bytes data) {
     const SectorContent content = ReadStamp(data.subspan(i * kSectorBytes, kSectorBytes));
     if (Find(sector) == nullptr && content.kind == SectorContent::Kind::kZero) continue;
     Sector& state = At(sector);
-    const std::optional<uint32_t> seen = Match(state, read.floors[i], sector, content);
-    if (!seen) return "a read went wrong: " + Explain(state, read.floors[i], sector, content);
-    if (*seen > state.floor) {
+    const uint32_t floor = std::min(read.floors[i], state.floor);  // lower if a write has failed
+    const std::optional<uint32_t> seen = Match(state, floor, sector, content);
+    if (!seen) return "a read went wrong: " + Explain(state, floor, sector, content);
+    if (*seen > state.floor && writes_[*seen].state != State::kFailed) {
       state.floor = *seen;
       raised_.push_back({sector, 1});
     }

@@ -103,6 +103,7 @@ class History {
 
   Sector& At(uint64_t sector);
   const Sector* Find(uint64_t sector) const;
+  void Unpin(const Write& write, uint32_t sequence);
   void MakeDurable(const Write& write, uint32_t sequence);
   // The write that a sector shows: which of `state.versions` >= floor.
   std::optional<uint32_t> Match(const Sector& state, uint32_t floor, uint64_t sector,

@@ -70,6 +70,15 @@ TEST_F(HistoryTest, AReadThatBeganBeforeADurableAckMayShowTheOldContent) {
   EXPECT_FALSE(Reads(Content(old)));
 }
 
+TEST_F(HistoryTest, AFailedWriteThatWasReadMayBeGoneAgain) {
+  const uint32_t old = Acked(false, true);
+  const uint32_t next = Begin(false, true);
+  EXPECT_TRUE(Reads(Content(next)));
+  history.EndWrite(next, false);
+  EXPECT_TRUE(Reads(Content(next)));
+  EXPECT_TRUE(Reads(Content(old)));
+}
+
 TEST_F(HistoryTest, GarbageAndForeignSectorsAreSeen) {
   const uint32_t written = Acked();
   std::vector<std::byte> bytes = Content(written);
