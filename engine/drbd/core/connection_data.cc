@@ -288,12 +288,6 @@ Task<Status> Connection::OnReadRequest(const wire::Header& header, PeerDevice& d
   UMBLOCK_CO_TRY(wire::CheckRange(header.type, request.sector, request.blksize,
                                   wire::MaxRequestBytes(agreed_.protocol),
                                   device.volume().size_sectors()));
-  // A diskless Primary under protocol A or B has been told of writes that are still on their way
-  // to the disk here; its reads see them.
-  if (config_.net.protocol != drbd::Protocol::kC) {
-    co_await writes_.WaitIdle(session_tasks_->token());
-    if (failed_) co_return MakeError(ErrorCode::kCancelled, "the connection ended");
-  }
   if (!co_await reads_.OnRequest(device, request, session_tasks_->token())) {
     co_return MakeError(ErrorCode::kCancelled, "the connection ended");
   }
