@@ -683,6 +683,35 @@ TEST(Resync, WritesDuringTheExchangeOfBitmapsAreNotForgotten) {
   }
 }
 
+// A write that is asked for between the two bitmaps, and that the transfer log keeps until long
+// after the resync, behind one of another volume whose disk hangs.
+TEST(Resync, AWriteBetweenTheBitmapsIsNotLeftOut) {
+  ClusterOptions options = Options(71);
+  options.volumes = 2;
+  Pair pair(options);
+  ASSERT_EQ(pair.Do(0, IoOp::kWrite, 0, 4096, 1, false, 1), 0);
+  ASSERT_TRUE(pair.Disconnect(0, 1));
+  for (int number : {0, 1}) ASSERT_EQ(pair.Do(0, IoOp::kWrite, 0, 4096, 2, false, number), 0);
+  pair.disk(0, 1).SetHang(true);
+  FrontIo* first = pair.StartWrite(0, 4096, 4096, 3, 1);
+  auto connected = pair.Start(0, pair.resource(0).Connect(1, {}));
+  ASSERT_TRUE(pair.RunUntil([&] { return pair.repl(0, 1) == ReplicationState::kWFBitMapS; }));
+  FrontIo* between = pair.StartWrite(0, 8192, 4096, 4);
+  ASSERT_TRUE(pair.RunUntil([&] {
+    return between->answered() && pair.disk_state(1) == DiskState::kUpToDate &&
+           pair.repl(0, 1) == ReplicationState::kEstablished;
+  }));
+  EXPECT_FALSE(first->answered());
+  pair.disk(0, 1).SetHang(false);
+  ASSERT_TRUE(pair.BecomesUpToDate());
+  pair.RunFor(1s);
+  EXPECT_TRUE(first->ok() && between->ok());
+  for (int number : {0, 1}) {
+    EXPECT_TRUE(pair.Equal(0, 1, number)) << number;
+    EXPECT_EQ(pair.out_of_sync(0, 1, number), 0u) << number;
+  }
+}
+
 TEST(States, S96InvalidateFetchesEverything) {
   ClusterOptions options = Options(96);
   options.disk_bytes = uint64_t{16} << 20;
