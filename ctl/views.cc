@@ -183,8 +183,9 @@ void StatusVolume(const v1::Volume& volume, bool numbered, const StatusStyle& st
   if (!style.statistics) return;
   const v1::VolumeStatistics& t = s.statistics();
   *out += fmt::format("      read:{} written:{}", t.read_bytes(), t.write_bytes());
-  *out += fmt::format(" al-writes:{} bm-writes:{} upper-pending:{} lower-pending:{}\n",
-                      t.al_writes(), t.bm_writes(), t.upper_pending(), t.lower_pending());
+  *out += fmt::format(" al-writes:{} al-in-use:{} bm-writes:{} upper-pending:{} lower-pending:{}\n",
+                      t.al_writes(), t.al_in_use(), t.bm_writes(), t.upper_pending(),
+                      t.lower_pending());
 }
 
 void StatusPeerVolume(const v1::PeerVolume& volume, bool numbered, const StatusStyle& style,

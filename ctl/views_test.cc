@@ -103,7 +103,7 @@ TEST(Views, StatusInDetail) {
             "r0 node-id:0 role:Primary suspended:no write-ordering:flush\n"
             "  volume:0 disk:UpToDate backend:disk0 size:1048576 quorum:yes open:yes\n"
             "      open by: fuse r0-0 pid 7\n"
-            "      read:4096 written:8192 al-writes:1 bm-writes:0 upper-pending:0 lower-pending:0\n"
+            "      read:4096 written:8192 al-writes:1 al-in-use:0 bm-writes:0 upper-pending:0 lower-pending:0\n"
             "  n2 node-id:1 connection:Connected role:Secondary protocol:122\n"
             "    volume:0 replication:SyncSource peer-disk:Inconsistent done:25.00 "
             "resync-suspended:no\n"

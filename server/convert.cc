@@ -99,6 +99,7 @@ void FillStatistics(const drbd::VolumeCounters& from, v1::VolumeStatistics* to) 
   to->set_upper_pending(from.upper_pending);
   to->set_lower_pending(from.lower_pending);
   to->set_errors(from.errors);
+  to->set_al_in_use(from.al_in_use);
   *to->mutable_read_latency() = ToHistogram(from.read_latency);
   *to->mutable_write_latency() = ToHistogram(from.write_latency);
   *to->mutable_flush_latency() = ToHistogram(from.flush_latency);

@@ -120,6 +120,8 @@ void AddVolumeCounters(const v1::VolumeStatistics& s, const Labels& l, Families*
                Number(s.disk_written_bytes()));
   out->Counter("umblock_volume_activity_log_updates_total", "Activity log transactions.", l,
                Number(s.al_writes()));
+  out->Gauge("umblock_volume_activity_log_extents_in_use",
+             "Extents of 4 MiB that writes hold in the activity log.", l, Number(s.al_in_use()));
   out->Counter("umblock_volume_bitmap_writes_total", "Bitmap pages of 4 KiB written.", l,
                Number(s.bm_writes()));
   out->Gauge("umblock_volume_upper_pending_requests", "Requests from fronts in flight.", l,

@@ -86,7 +86,7 @@ class Cluster {
   const ReplicaSetup& setup(int index) const { return setups_[static_cast<size_t>(index)]; }
   bool volatile_cache() const { return volatile_cache_; }
   drbd::Protocol protocol() const { return setups_[0].net.protocol; }
-  const Workload& workload() const { return workload_; }
+  Workload& workload() { return workload_; }
   // Called with the node when it starts to write an activity-log transaction.
   void SetActivityLogHandler(std::function<void(int node)> on_write);
   std::string DescribeState();

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "engine/drbd/wire/data_packets.h"
+
 namespace umblock::sim {
 
 using drbd::wire::PacketType;
@@ -274,6 +276,11 @@ bool Faults::Take(Fault fault) {
 void Faults::OnPacket(const TappedPacket& packet) {
   if (!active_) return;
   const PacketType type = packet.header.type;
+  if (type == PacketType::kRsDataRequest || type == PacketType::kRsDagtagReq) {
+    // Both begin alike.
+    const auto request = drbd::wire::BlockRequest::Decode(packet.payload);
+    if (request) cluster_.workload().Focus(request->sector);
+  }
   const int sender = packet.connection->node(packet.from_end).index();
   const uint64_t payload = packet.start + packet.header.size();
   if (type == PacketType::kData && packet.header.length >= 512 && Take(Fault::kCutPayload)) {

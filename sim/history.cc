@@ -45,6 +45,7 @@ void History::EndWrite(uint32_t sequence, bool ok) {
   for (uint64_t i = 0; i < write.count; ++i) {
     Sector& state = At(write.sector + i);
     state.floor = std::max(state.floor, sequence);
+    state.sure = std::max(state.sure, sequence);
   }
   if (write.fua || stable_on_ack_) {
     MakeDurable(write, sequence);
@@ -54,18 +55,12 @@ void History::EndWrite(uint32_t sequence, bool ok) {
   }
 }
 
-// A write that failed may be there or not until the sector is written again, whatever reads that
-// came beside it have shown.
+// A write that failed or was lost may be there or not until the sector is written again, whatever
+// reads that came beside it have shown.
 void History::Unpin(const Write& write, uint32_t sequence) {
   for (uint64_t i = 0; i < write.count; ++i) {
     Sector& state = At(write.sector + i);
-    if (state.floor != sequence) continue;
-    state.floor = state.durable;
-    for (uint32_t version : state.versions) {
-      if (version < sequence && writes_[version].state == State::kAcked) {
-        state.floor = std::max(state.floor, version);
-      }
-    }
+    if (state.floor == sequence) state.floor = state.sure;
   }
 }
 
@@ -74,6 +69,7 @@ void History::MakeDurable(const Write& write, uint32_t sequence) {
     Sector& state = At(write.sector + i);
     if (state.durable >= sequence) continue;
     state.durable = sequence;
+    state.sure = std::max(state.sure, sequence);
     state.floor = std::max(state.floor, sequence);
     if (reads_in_flight_ != 0) continue;  // one that has begun may still show an older version
     auto keep = std::lower_bound(state.versions.begin(), state.versions.end(), sequence);
@@ -94,6 +90,7 @@ void History::EndTenureByCrash() {
   for (auto write = writes_.rbegin(); write != writes_.rend() && in_flight_ != 0; ++write) {
     if (write->state != State::kPending) continue;
     write->state = State::kLost;
+    Unpin(*write, static_cast<uint32_t>(writes_.rend() - write - 1));
     --in_flight_;
   }
 }
@@ -102,7 +99,7 @@ void History::ForgetVolatile() {
   for (const Raised& raised : raised_) {
     for (uint64_t i = 0; i < raised.count; ++i) {
       Sector& state = At(raised.sector + i);
-      state.floor = state.durable;
+      state.floor = state.sure = state.durable;
     }
   }
   raised_.clear();

@@ -4,6 +4,9 @@
 // (which is the order in which a replicated volume applies overlapping writes on every copy):
 //   * `floor`: the oldest one that a read may return now. It rises when a write is acknowledged and
 //     when a read has returned a newer one (reads never go back in time; INV-1, INV-11).
+//   * `sure`: the same without the reads: the newest acknowledged one. A read may show a write that
+//     is not acknowledged yet; if that write fails, or is lost with its node, floor falls back
+//     here.
 //   * `durable`: what no crash can take back: acknowledged with FUA, or acknowledged before a flush
 //     that was acknowledged (INV-10). Without a volatile cache every acknowledged write is.
 // When the primary loses power with its cache, floor falls back to durable; when its process is
@@ -90,6 +93,7 @@ class History {
   };
   struct Sector {
     uint32_t floor = 0;
+    uint32_t sure = 0;  // floor without what only reads have shown
     uint32_t durable = 0;
     std::vector<uint32_t> versions;  // ascending, at least from `durable` on; empty: never written
   };

@@ -152,6 +152,27 @@ TEST_F(HistoryTest, AWriteLostInACrashDoesNotComeBackAfterItWasSeenToBeGone) {
   EXPECT_FALSE(Reads(Content(lost)));
 }
 
+TEST_F(HistoryTest, AWriteLostInACrashMayBeGoneThoughAReadHasShownIt) {
+  const uint32_t old = Acked();
+  const uint32_t lost = Begin();
+  EXPECT_TRUE(Reads(Content(lost)));
+  EXPECT_FALSE(Reads(Content(old)));
+  history.EndTenureByCrash();
+  EXPECT_FALSE(history.CheckAtRest(kSector, Content(old)));
+  EXPECT_FALSE(history.CheckAtRest(kSector, Content(lost)));
+  EXPECT_TRUE(history.CheckAtRest(kSector, Zeroes()));
+}
+
+TEST_F(HistoryTest, AFailedWriteDoesNotRaiseWhatWentWithTheCache) {
+  const uint32_t old = Acked();
+  history.ForgetVolatile();
+  const uint32_t failed = Begin();
+  EXPECT_TRUE(Reads(Content(failed)));
+  history.EndWrite(failed, false);
+  EXPECT_FALSE(history.CheckAtRest(kSector, Zeroes()));
+  EXPECT_FALSE(history.CheckAtRest(kSector, Content(old)));
+}
+
 TEST_F(HistoryTest, SectorsNeverWrittenAreZero) {
   EXPECT_FALSE(history.CheckAtRest(5, Zeroes()));
   EXPECT_TRUE(history.CheckAtRest(5, Content(1)));

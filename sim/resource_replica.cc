@@ -74,7 +74,10 @@ ReplicaState ResourceReplica::state() {
   for (const drbd::VolumeStatus& volume : status.volumes) {
     state.disk = volume.disk;
     state.pending += volume.counters.upper_pending + volume.counters.lower_pending;
-    state.text += fmt::format(" {}", drbd::DiskStateName(volume.disk));
+    // A write that every node has holds no extent, also where it came from a peer (INV-25).
+    state.pending += volume.counters.al_in_use;
+    state.text += fmt::format(" {} extents in use {}", drbd::DiskStateName(volume.disk),
+                              volume.counters.al_in_use);
   }
   for (const drbd::ConnectionStatus& connection : status.connections) {
     state.connection = connection.state;

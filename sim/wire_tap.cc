@@ -41,7 +41,8 @@ void WireTap::OnBytes(SimConnection& connection, int from_end, Bytes bytes) {
     }
     way.skip = header->length;
     ++packets_;
-    observer_({&connection, from_end, *header, way.at - header->size(), way.at + header->length});
+    observer_({&connection, from_end, *header, way.at - header->size(), way.at + header->length,
+               bytes.first(std::min<size_t>(header->length, bytes.size()))});
   }
 }
 

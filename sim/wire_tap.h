@@ -21,6 +21,7 @@ struct TappedPacket {
   drbd::wire::Header header;
   uint64_t start;  // of the header: bytes from the beginning of the stream
   uint64_t end;    // of the payload
+  Bytes payload;   // as much of it as was handed over together with the header
 };
 
 class WireTap {

@@ -10,7 +10,9 @@ namespace umblock::sim {
 namespace {
 
 constexpr size_t kAlignment = 4096;
-constexpr std::byte kUsed{0xdd};  // what a buffer holds once its operation has ended
+constexpr Duration kFocus = 20ms;
+constexpr uint64_t kExtentSectors = 4 * 2048;  // drbd-metadata-resync.md 2: 4 MiB
+constexpr std::byte kUsed{0xdd};               // what a buffer holds once its operation has ended
 
 std::byte* Aligned(std::vector<std::byte>& buffer) {
   const auto address = reinterpret_cast<uintptr_t>(buffer.data());
@@ -33,6 +35,11 @@ void Workload::Start(SimReactor& reactor, BlockDevice& device, uint32_t node) {
     ++session_->workers;
     reactor.Spawn(Worker(session_, i));
   }
+}
+
+void Workload::Focus(uint64_t sector) {
+  focus_ = sector;
+  focus_until_ = world_.now() + kFocus;
 }
 
 void Workload::Stop() {
@@ -64,7 +71,9 @@ Workload::Range Workload::PickRange(uint64_t max_sectors) {
   const uint64_t sectors = options_.volume_bytes / kSectorBytes;
   const uint64_t kind = random_.Below(10);
   uint64_t first = 0;
-  if (kind < 5) {
+  if (kind < 3 && world_.now() < focus_until_) {
+    first = focus_ + random_.Below(512);
+  } else if (kind < 5) {
     first = random_.Below(options_.hot_sectors);
   } else if (kind < 8) {
     first = warm_[random_.Below(warm_.size())] + random_.Below(1024);
@@ -134,6 +143,15 @@ Task<void> Workload::OneOperation(Session& session, size_t index, std::vector<st
     co_await DoZero(session, range, discard);
     co_return;
   }
+  limit += options_.sweep_permille;
+  if (dice < limit) {
+    const uint64_t all = options_.volume_bytes / kSectorBytes / kExtentSectors;
+    const uint64_t count = std::min({40 + random_.Below(80), all, options_.max_write_sectors});
+    const uint64_t first = random_.Below(all);
+    Begin(index, fmt::format("sweep over {} extents from {}", count, first));
+    co_await DoSweep(session, first, count, data);
+    co_return;
+  }
   const Range range = PickRange(options_.max_write_sectors);
   if (dice < limit + options_.read_permille) {
     Begin(index, fmt::format("read of {}+{}", range.sector, range.count));
@@ -177,6 +195,18 @@ Task<void> Workload::DoWrite(Session& session, Range range, std::byte* buffer, b
   world_.Note(sequence, static_cast<uint64_t>(error));
   history_.EndWrite(sequence, error == 0);
   counts_.errors += error != 0;
+}
+
+Task<void> Workload::DoSweep(Session& session, uint64_t first_extent, uint64_t extents,
+                             std::byte* buffer) {
+  ++counts_.sweeps;
+  const uint64_t all = options_.volume_bytes / kSectorBytes / kExtentSectors;
+  TaskGroup writes(*session.reactor);
+  for (uint64_t i = 0; i < extents; ++i) {
+    const uint64_t sector = (first_extent + i) % all * kExtentSectors + random_.Below(8);
+    writes.Spawn(DoWrite(session, {sector, 1}, buffer + i * kSectorBytes, false));
+  }
+  co_await writes.Join();
 }
 
 Task<void> Workload::DoZero(Session& session, Range range, bool discard) {

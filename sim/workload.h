@@ -1,5 +1,7 @@
 // Workload: an application on the primary. A few workers issue overlapping reads, writes, flushes,
-// discards and write-zeroes through a BlockDevice, and tell History before and after each.
+// discards and write-zeroes through a BlockDevice, and tell History before and after each. Now and
+// then one writes to more places at once than the activity log has extents, so that requests wait
+// for extents.
 #pragma once
 
 #include <array>
@@ -24,10 +26,11 @@ struct WorkloadOptions {
   uint32_t flush_permille = 30;
   uint32_t fua_permille = 60;
   uint32_t zero_permille = 30;  // discards and write-zeroes
+  uint32_t sweep_permille = 4;  // one sector in each of many extents of the activity log, at once
 };
 
 struct WorkloadCounts {
-  uint64_t reads = 0, writes = 0, flushes = 0, zeroes = 0, errors = 0;
+  uint64_t reads = 0, writes = 0, flushes = 0, zeroes = 0, sweeps = 0, errors = 0;
 };
 
 class Workload {
@@ -40,6 +43,8 @@ class Workload {
   void Stop();
   bool running() const { return session_ != nullptr && !session_->stop; }
   bool idle() const { return session_ == nullptr || session_->workers == 0; }
+  // A resync is at this sector now: some of the operations of the next moments go there.
+  void Focus(uint64_t sector);
   // The node is gone, and its workers with it.
   void OnCrash() { session_.reset(); }
 
@@ -72,6 +77,7 @@ class Workload {
   Task<void> DoWrite(Session& session, Range range, std::byte* buffer, bool fua);
   Task<void> DoZero(Session& session, Range range, bool discard);
   Task<void> DoFlush(Session& session);
+  Task<void> DoSweep(Session& session, uint64_t first_extent, uint64_t extents, std::byte* buffer);
   Range PickRange(uint64_t max_sectors);
   Range AlignToDiscard(Session& session, Range range);
   std::vector<iovec> Scatter(std::byte* buffer, uint64_t bytes);
@@ -82,6 +88,8 @@ class Workload {
   const WorkloadOptions options_;
   SimRandom random_;
   std::array<uint64_t, 6> warm_;
+  uint64_t focus_ = 0;
+  SimTime focus_until_{};
   std::shared_ptr<Session> session_;
   std::vector<Slot> slots_;
   WorkloadCounts counts_;

@@ -28,6 +28,7 @@ struct VolumeCounters {
   uint64_t flush_requests = 0;
   uint64_t disk_read_bytes = 0, disk_written_bytes = 0;  // backing device, all causes
   uint64_t al_writes = 0;                                // activity log transactions
+  uint64_t al_in_use = 0;                                // extents that writes hold now
   uint64_t bm_writes = 0;                                // 4 KiB bitmap pages
   uint64_t upper_pending = 0;                            // front requests not completed yet
   uint64_t lower_pending = 0;                            // backing requests not completed yet

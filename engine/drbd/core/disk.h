@@ -72,6 +72,7 @@ class Disk {
   const meta::AlCounters& al_counters() const { return al_->counters(); }
   uint64_t bitmap_pages_written() const { return store_->counters().page_writes; }
   uint64_t al_transactions() const { return al_->counters().transactions; }
+  uint64_t al_in_use() const { return al_->referenced_slots(); }
   // What Open found: extents that the log had marked hot.
   uint64_t replayed_extents() const { return replayed_extents_; }
 

@@ -349,6 +349,7 @@ VolumeCounters Volume::counters() const {
   result.lower_pending = lower_pending_;
   if (disk_ != nullptr) {
     result.al_writes += disk_->al_transactions();
+    result.al_in_use = disk_->al_in_use();
     result.bm_writes += disk_->bitmap_pages_written();
   }
   return result;
