@@ -51,11 +51,15 @@ Reply* Forward(ApiContext* api, Manager& (Node::*manager)(),
   return call;
 }
 
-// One rpc: its name, its messages, and the manager's function that answers it.
+// One rpc: its name, its messages, and the manager's function that answers it. Types and names of
+// functions cannot stand in parentheses.
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define UMBLOCK_RPC(rpc, RequestType, ResponseType, manager, function)                        \
   Reply* rpc(Context*, const v1::RequestType* request, v1::ResponseType* response) override { \
     return Forward(api_, &Node::manager, &function, request, response);                       \
   }
+
+// NOLINTEND(bugprone-macro-parentheses)
 
 #define UMBLOCK_SERVICE(name)                         \
  public:                                              \

@@ -210,10 +210,43 @@ Task<Status> ResourceImpl::StoreAll() {
   co_return Ok();
 }
 
+// A Primary that has lost sight of good data, and is told to take what its disk has for that.
+Task<Status> ResourceImpl::ForceLocalData() {
+  std::vector<int> treated;
+  (void)Change("promote --force was asked for", {.hard = true}, [&](ResourceState& next) {
+    for (VolumeState& volume : next.volumes) {
+      if (DataAccessible(state_, *state_.Volume(volume.number))) continue;
+      if (volume.disk < DiskState::kInconsistent || volume.disk >= DiskState::kUpToDate) continue;
+      volume.disk = DiskState::kUpToDate;
+      treated.push_back(volume.number);
+    }
+  });
+  for (int number : treated) {
+    Volume* of = volume(number);
+    if (of == nullptr || of->disk() == nullptr || of->state().disk != DiskState::kUpToDate)
+      continue;
+    UMBLOCK_CO_TRY(co_await of->StoreMetaFlagsNow());
+    UMBLOCK_CO_TRY(co_await MakeNewUuid(*of, true));
+  }
+  Readmit();
+  for (const VolumeState& volume : state_.volumes) {
+    if (DataAccessible(state_, volume)) continue;
+    co_return MakeError(
+        ErrorCode::kFailedPrecondition,
+        "volume {}/{} has no disk that could be taken for current ({}); attach one, "
+        "or connect a peer that has the data",
+        name(), volume.number, DiskStateName(volume.disk));
+  }
+  co_return Ok();
+}
+
 Task<Status> ResourceImpl::Promote(bool force) {
   AsyncMutex::Lock lock = co_await acts_.Acquire();
   if (stopping_) co_return MakeError(ErrorCode::kUnavailable, "resource {} is stopping", name());
-  if (state_.role == Role::kPrimary) co_return Ok();
+  if (state_.role == Role::kPrimary) {
+    if (force) co_return co_await ForceLocalData();
+    co_return Ok();
+  }
   bool treat_local = false;
   bool waited_for_primary = false;
   Duration ping_timeout = 500ms;
@@ -322,6 +355,7 @@ Task<Status> ResourceImpl::Demote(bool force) {
   }
   QuiesceGuard quiesced(volumes_);
   co_await DrainWrites();
+  for (auto& [number, of] : volumes_) co_await SettleGeneration(*of);
   StateResult result = co_await transactions_.Run(
       {.proposal = ProposeDemote(),
        .apply =

@@ -119,6 +119,7 @@ std::string_view ReasonAfterAttach(DiskState disk, bool just_created) {
 Task<Status> ResourceImpl::FinishAttach(Volume& of) {
   QuiesceGuard quiesced(of);
   co_await of.WaitIdle();
+  co_await SettleGeneration(of);
   int number = of.number();
   Disk& disk = *of.disk();
   for (auto& [node, link] : connections_) {
@@ -142,9 +143,17 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
     // Whatever it says of itself: what goes on is at the peer.
     disk.superblock().Set(meta::kMdWasUpToDate, false);
   }
-  // A node that kept running as Primary without its disk has not crashed (7.2).
-  of.crashed_primary =
-      sb.Has(meta::kMdCrashedPrimary) && !(state_.role == Role::kPrimary && of.exposed_uuid != 0);
+  // A diskless Primary works on data that this disk does not have: its own disk, when it comes
+  // back, has it. Until then this one is old.
+  for (auto& [node, device] : of.peers()) {
+    const PeerDeviceState& peer = device->state();
+    if (peer.repl < ReplicationState::kEstablished || peer.disk >= DiskState::kNegotiating)
+      continue;
+    if (state_.peer(node).role != Role::kPrimary || !device->uuids_known) continue;
+    if (IsZeroUuid(device->uuids.current)) continue;
+    if (SameUuid(device->uuids.current, disk.uuids().current())) continue;
+    disk.superblock().Set(meta::kMdWasUpToDate, false);
+  }
   uint64_t effective = sb.effective_sectors;
   if (effective != 0) of.SetSize(effective);
   UMBLOCK_CO_TRY(AgreeOnSize(of));
@@ -155,6 +164,11 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
     negotiate = negotiate || (device->state().repl >= ReplicationState::kEstablished &&
                               device->state().disk >= DiskState::kInconsistent);
   }
+  // A node that kept running as Primary without its disk has not crashed (7.2), unless nobody has
+  // followed its writes since: then which of them are here and which at the peer is as unknown as
+  // after a crash.
+  const bool kept_running = state_.role == Role::kPrimary && of.exposed_uuid != 0;
+  of.crashed_primary = sb.Has(meta::kMdCrashedPrimary) && (!kept_running || !negotiate);
   if (!negotiate) {
     RefreshFacts();
     StateCheck check = Change("attached", {.hard = true}, [number](ResourceState& next) {
@@ -257,7 +271,10 @@ Task<Status> ResourceImpl::Detach(int number, bool force) {
     sb.Set(meta::kMdCrashedPrimary, of->crashed_primary);
     // Data that goes on elsewhere makes this copy old.
     if (primary || state_.connected_primaries() != 0) sb.Set(meta::kMdWasUpToDate, false);
-    if (primary) of->exposed_uuid = of->disk()->uuids().current();
+    if (primary) {
+      of->exposed_uuid = of->disk()->uuids().current();
+      of->exposed_before = 0;
+    }
     co_await of->disk()->WriteSuperblock();
     co_await of->CloseDisk(true);
     (void)Change("detach was asked for", {.hard = true}, [number](ResourceState& next) {
@@ -302,9 +319,46 @@ Task<Status> ResourceImpl::Invalidate(int number, int node, bool remote) {
              return check;
            },
        .retry = true});
-  if (Succeeded(result)) co_return Ok();
+  if (Succeeded(result)) co_return co_await AwaitFullSync(*of, node, remote);
   if (refusal.code == result) co_return Refused("invalidate data of", refusal);
   co_return Refused("invalidate data of", result);
+}
+
+// An invalidation is accepted when a crash or a lost link cannot make it forgotten: the resync has
+// begun, which both sides have written down, or this disk is Inconsistent without one.
+Task<Status> ResourceImpl::AwaitFullSync(Volume& of, int node, bool remote) {
+  const int number = of.number();
+  const ReplicationState starting =
+      remote ? ReplicationState::kStartingSyncS : ReplicationState::kStartingSyncT;
+  auto repl = [&] {
+    PeerDevice* device = of.peer(node);
+    return device == nullptr ? ReplicationState::kOff : device->state().repl;
+  };
+  while (repl() == starting && !stopping_) co_await changed_.WaitFor(100ms);
+  if (repl() > ReplicationState::kEstablished) co_return Ok();
+  if (remote) {
+    co_return MakeError(ErrorCode::kUnavailable,
+                        "{}: the link to node {} was lost before its data was invalidated; try "
+                        "again when it is connected",
+                        of.name(), node);
+  }
+  if (of.disk() == nullptr) {
+    co_return MakeError(ErrorCode::kUnavailable, "{} lost its disk before it was invalidated",
+                        of.name());
+  }
+  meta::Bitmap& bitmap = of.disk()->bitmap();
+  for (uint32_t slot = 0; slot < bitmap.max_peers(); ++slot) bitmap.SetAll(slot);
+  of.CountLower(1);
+  Status status = co_await of.disk()->WriteBitmap();
+  of.CountLower(-1);
+  UMBLOCK_CO_TRY(std::move(status));
+  StateCheck check = Change("invalidate was asked for", {.hard = true}, [=](ResourceState& next) {
+    VolumeState* volume = next.Volume(number);
+    if (volume->disk > DiskState::kInconsistent) volume->disk = DiskState::kInconsistent;
+  });
+  if (!check) co_return Refused("invalidate data of", check.error());
+  if (of.disk() == nullptr) co_return Ok();
+  co_return co_await of.StoreMetaFlagsNow();
 }
 
 Task<Status> ResourceImpl::SetPause(int number, int node, bool paused) {

@@ -79,6 +79,7 @@ void ResourceImpl::AfterChange(const ResourceState& before, std::string_view rea
     if (now.disk == DiskState::kUpToDate && old->disk < DiskState::kConsistent &&
         of->disk() != nullptr) {
       of->exposed_uuid = of->disk()->uuids().current();
+      of->exposed_before = 0;
       // Peers may have been lost, and a new generation been out of reach, while it was away.
       if (state_.role == Role::kPrimary && old->disk < DiskState::kInconsistent) {
         OweNewUuid(*of);
@@ -184,6 +185,13 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
   // The own disk has been attached: the peer decides by the UUIDs, so they come first (2.7).
   if (established && IsEstablished(was.repl) && old.disk < DiskState::kNegotiating &&
       now.disk == DiskState::kNegotiating) {
+    link.SendSizes(*device);
+    link.SendUuids(*device, 0);
+    send_state = true;
+  }
+  // Attached without asking the peer, which has no disk, or none yet.
+  if (established && IsEstablished(was.repl) && old.disk < DiskState::kNegotiating &&
+      now.disk >= DiskState::kInconsistent) {
     link.SendSizes(*device);
     link.SendUuids(*device, 0);
     send_state = true;
@@ -419,6 +427,7 @@ void ResourceImpl::FailDisk(Volume& of, std::string reason) {
   // Without the disk this is how a Primary knows the data that its users have seen.
   if (state_.role == Role::kPrimary && disk == DiskState::kUpToDate) {
     of.exposed_uuid = of.disk()->uuids().current();
+    of.exposed_before = 0;
   }
   StateCheck check = Change(reason, {.hard = true}, [number](ResourceState& next) {
     next.Volume(number)->disk = DiskState::kFailed;
@@ -427,6 +436,8 @@ void ResourceImpl::FailDisk(Volume& of, std::string reason) {
     logger().Error("{}: cannot fail the disk: {}", of.name(), check.error().text());
     return;
   }
+  // From here on acknowledged writes may be at the peers only.
+  if (DataAccessible(state_, of.state())) OweNewUuid(of);
   tasks_.Spawn(RunDiskFailure(&of, std::move(reason)));
 }
 
@@ -452,10 +463,7 @@ Task<void> ResourceImpl::RunDiskFailure(Volume* of, std::string reason) {
                     status.error().message());
     }
   }
-  if (state_.role == Role::kPrimary && data_elsewhere) {
-    of->state().owes_new_uuid = true;
-    StartOwedUuid(*of);
-  }
+  if (state_.role == Role::kPrimary && data_elsewhere) StartOwedUuid(*of);
   co_await of->CloseDisk(false);
   (void)Change(reason, {.hard = true},
                [number](ResourceState& next) { next.Volume(number)->disk = DiskState::kDiskless; });

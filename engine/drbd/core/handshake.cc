@@ -52,10 +52,26 @@ bool ResourceImpl::ShowsOtherData(PeerDevice& device, const wire::StateWord& the
   Volume& of = device.volume();
   if (FollowsGenerations(of) || !device.uuids_known || of.exposed_uuid == 0) return false;
   if (theirs.disk < DiskState::kNegotiating || IsZeroUuid(device.uuids.current)) return false;
-  if (SameUuid(of.exposed_uuid, device.uuids.current)) return false;
+  if (SameUuid(of.exposed_uuid, device.uuids.current)) {
+    of.exposed_before = 0;
+    return false;
+  }
+  if (of.exposed_before != 0 && SameUuid(of.exposed_before, device.uuids.current)) {
+    // It never heard of the new generation, so nothing was acknowledged under that: once more.
+    of.exposed_uuid = std::exchange(of.exposed_before, 0);
+    OweNewUuid(of);
+    return false;
+  }
   if (state_.role == Role::kPrimary) return true;
   of.exposed_uuid = device.uuids.current;  // nobody looks at the old one any more
   return false;
+}
+
+std::string ResourceImpl::WhyOtherData(PeerDevice& device) {
+  return fmt::format(
+      "{}: this Primary, now without its disk, has shown data of generation {:016X}; the peer's "
+      "is {:016X}; attach the disk again, or demote this node to go on with the peer's data",
+      device.name(), device.volume().exposed_uuid, device.uuids.current);
 }
 
 SyncDecision ResourceImpl::DecideConnect(PeerDevice& device, const wire::StateWord& theirs,
@@ -64,12 +80,11 @@ SyncDecision ResourceImpl::DecideConnect(PeerDevice& device, const wire::StateWo
   SyncDecision none;
   none.verdict = SyncVerdict::kProceed;
   Volume& of = device.volume();
+  // The handshake is given up for it and begins again (ApplyConnect).
+  if (GenerationIsDue(of)) StartOwedUuid(of);
   if (ShowsOtherData(device, theirs)) {
     none.verdict = SyncVerdict::kRetry;
-    *why = fmt::format(
-        "{}: this Primary, now without its disk, has shown data of generation {:016X}; the peer's "
-        "is {:016X}; attach the disk again, or demote this node to go on with the peer's data",
-        device.name(), of.exposed_uuid, device.uuids.current);
+    *why = WhyOtherData(device);
     logger().Warn("{}", *why);
     return none;
   }
@@ -212,6 +227,18 @@ void ResourceImpl::OnPeerState(PeerDevice& device, const wire::StateWord& theirs
               of.state().disk == DiskState::kInconsistent && theirs.disk == DiskState::kUpToDate &&
               !SameUuid(of.disk()->uuids().current(), device.uuids.current));
 
+  // Its disk has come without asking this node, as this node's did: attached at the same moment.
+  DiskState before = device.state().disk;
+  consider =
+      consider || (own == ReplicationState::kEstablished && device.uuids_known &&
+                   before < DiskState::kNegotiating && theirs.disk >= DiskState::kInconsistent &&
+                   theirs.disk != DiskState::kUnknown && of.disk() != nullptr &&
+                   of.state().disk >= DiskState::kInconsistent);
+  if (own == ReplicationState::kEstablished && theirs.disk >= DiskState::kConsistent &&
+      state_.role == Role::kPrimary && ShowsOtherData(device, theirs)) {
+    device.connection().Fail(ConnectionState::kNetworkFailure, WhyOtherData(device));
+    return;
+  }
   bool ends_resync =
       theirs.replication == ReplicationState::kEstablished &&
       (own == ReplicationState::kSyncSource || own == ReplicationState::kPausedSyncS);
@@ -234,12 +261,24 @@ void ResourceImpl::OnPeerState(PeerDevice& device, const wire::StateWord& theirs
     return;
   }
   if (attaching_there && of.disk() != nullptr && of.state().disk >= DiskState::kInconsistent) {
-    device.connection().SendUuids(device, 0);
-    device.connection().SendState(device);
-    DecideConnected(device, theirs, true);
+    device.tasks.Spawn(AnswerAttach(&device, theirs, device.connection().session()));
     return;
   }
   if (consider) DecideConnected(device, theirs, false);
+}
+
+// A generation that is due comes first: the peer would else compare with a name that says less than
+// this node has.
+Task<void> ResourceImpl::AnswerAttach(PeerDevice* device, wire::StateWord theirs,
+                                      uint64_t session) {
+  Volume& of = device->volume();
+  co_await SettleGeneration(of);
+  Connection& link = device->connection();
+  if (!link.up() || link.session() != session || of.disk() == nullptr) co_return;
+  if (of.state().disk < DiskState::kInconsistent) co_return;
+  link.SendUuids(*device, 0);
+  link.SendState(*device);
+  DecideConnected(*device, theirs, true);
 }
 
 // A decision on an established link.

@@ -179,7 +179,8 @@ TEST(K31, ABackendWithoutFlushDegradesToDrainAndTheBarrierIsAcked) {
       bench.RunUntil([&] { return bench.log.Count(1, PacketType::kBarrierAck) > acked; }, 5s));
   EXPECT_EQ(bench.status(1).write_ordering, "drain");
   EXPECT_EQ(bench.connection(0, 1), ConnectionState::kConnected);
-  for (uint8_t i = 0; i < 10; ++i) ASSERT_EQ(bench.Do(0, IoOp::kWrite, i * 4096, 4096, i), 0);
+  for (uint8_t i = 0; i < 10; ++i)
+    ASSERT_EQ(bench.Do(0, IoOp::kWrite, uint64_t{i} * 4096, 4096, i), 0);
   bench.RunFor(300ms);
   EXPECT_TRUE(bench.Equal(0, 1));
   bench.ExpectIdleCounters();

@@ -131,7 +131,8 @@ void PeerWrites::Submit(PeerWrite* write) {
                 volume.disk_generation() == write->disk_generation &&
                 volume.state().disk >= DiskState::kInconsistent;
   if (!usable) {
-    OnDisk(write, ENODEV);
+    OnFailed(write);
+    Acknowledge(write);
     return;
   }
   // Its disk may have failed since.
@@ -164,13 +165,21 @@ void PeerWrites::Submit(PeerWrite* write) {
   }
 }
 
+void PeerWrites::OnFailed(PeerWrite* write) {
+  Volume& volume = write->device->volume();
+  write->failed = true;
+  // Before the P_NEG_ACK is queued (O6).
+  volume.SetOutOfSync(write->first, write->end, volume.SlotMaskOf(NodeBit(connection_.node())));
+}
+
 void PeerWrites::OnDisk(PeerWrite* write, int error) {
   Volume& volume = write->device->volume();
   if (error != 0) {
-    write->failed = true;
-    // Before the P_NEG_ACK is queued (O6).
-    volume.SetOutOfSync(write->first, write->end, volume.SlotMaskOf(NodeBit(connection_.node())));
-    if (error != ENODEV) volume.OnLocalError(write->op, error);
+    OnFailed(write);
+    // One that has been detached since is no disk any more.
+    if (volume.disk() != nullptr && volume.disk_generation() == write->disk_generation) {
+      volume.OnLocalError(write->op, error);
+    }
   } else {
     volume.NoteBackingIo(0, (write->end - write->first) * 512);
   }
@@ -296,12 +305,15 @@ void PeerWrites::OnLogStarving() {
   if (confirming_ || draining_ || !connection_.up()) return;
   if (connection_.agreed_protocol() < 114) return;
   // All that have started must have ended.
+  bool any = false;
   for (const PeerWrite& write : records_) {
     if (write.epoch != first_serial_) continue;
     if (write.stage == PeerWrite::Stage::kDisk || write.stage == PeerWrite::Stage::kRange) return;
     if (write.stage != PeerWrite::Stage::kAcked) break;
+    any = any || !write.confirmed;
   }
   confirm_wanted_ = false;
+  if (!any) return;  // nothing of this peer is in the way, and a flush would help nobody
   confirming_ = true;
   tasks_.Spawn(ConfirmStable());
 }

@@ -122,6 +122,7 @@ class PeerWrites {
   void TakeRange(PeerWrite* write);
   void Submit(PeerWrite* write);
   Task<void> FlushThen(Volume* volume, PeerWrite* write);
+  void OnFailed(PeerWrite* write);
   void OnDisk(PeerWrite* write, int error);
   void Acknowledge(PeerWrite* write);
   void FinishEpochs();

@@ -84,6 +84,10 @@ class ResourceImpl {
   // --- generations (drbd-metadata-resync.md 4.3) ---
   void OweNewUuid(Volume& volume);
   void StartOwedUuid(Volume& volume);
+  // Before data is compared by its name (a disk attached here or there, a demotion, a connect), the
+  // generation that acknowledged writes are owed is made.
+  bool GenerationIsDue(Volume& volume);
+  Task<void> SettleGeneration(Volume& volume);
   // A new data generation now: durable, then told to the peers.
   Task<Status> MakeNewUuid(Volume& volume, bool forced);
 
@@ -100,6 +104,7 @@ class ResourceImpl {
   static bool FollowsGenerations(const Volume& of);
   static bool HasGoodData(Volume& of);
   bool ShowsOtherData(PeerDevice& device, const wire::StateWord& theirs);
+  static std::string WhyOtherData(PeerDevice& device);
   bool UsesOtherData(const VolumeState& volume) const;
   void OnUuids(PeerDevice& device);
   void OnCurrentUuid(PeerDevice& device);
@@ -156,6 +161,7 @@ class ResourceImpl {
   SyncInput InputFor(PeerDevice& device, const wire::StateWord& theirs);
   void DecideConnected(PeerDevice& device, const wire::StateWord& theirs, bool attach);
   void NegotiateAttach(PeerDevice& device, const wire::StateWord& theirs);
+  Task<void> AnswerAttach(PeerDevice* device, wire::StateWord theirs, uint64_t session);
   Task<void> StopTarget(PeerDevice* device);
   void ForgetDifferences(PeerDevice& device);
   void MarkInFlightOutOfSync(PeerDevice& device);
@@ -174,6 +180,8 @@ class ResourceImpl {
   Task<void> RunOwedUuid(Volume* volume);
   Task<void> RunSuspendedUuids();
   Task<Status> FinishAttach(Volume& volume);
+  Task<Status> ForceLocalData();
+  Task<Status> AwaitFullSync(Volume& volume, int node, bool remote);
   void ForceDown(int node);
   Status HeldBack(const Volume& of, std::string_view act) const;
   Task<bool> PingAll();

@@ -9,13 +9,11 @@
 namespace umblock::drbd {
 namespace {
 
-using testing::Bench;
 using testing::ClusterOptions;
 using testing::FrontIo;
 using testing::PacketType;
 using testing::ScriptedPeer;
 using testing::SocketKind;
-using testing::Taken;
 using testing::Text;
 
 constexpr SocketKind kData = SocketKind::kData;

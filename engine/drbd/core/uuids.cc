@@ -47,7 +47,7 @@ PeerUuids ResourceImpl::UuidsFor(PeerDevice& device, uint64_t extra_flags, NodeM
   context.inconsistent = now == DiskState::kInconsistent ||
                          (now == DiskState::kNegotiating && !sb.Has(meta::kMdConsistent));
   context.stable = stable();
-  context.reconnect = device.connection().has_been_connected();
+  context.reconnect = device.connection().has_been_connected() && !of.crashed_primary;
   context.extra_flags = extra_flags;
   context.weak = weak;
   context.authoritative = state_.connected_primaries();
@@ -67,6 +67,7 @@ void ResourceImpl::OnUuids(PeerDevice& device) {
     if (of.exposed_uuid == 0 || state_.role != Role::kPrimary) {
       of.exposed_uuid = device.uuids.current;
     }
+    if (SameUuid(of.exposed_uuid, device.uuids.current)) of.exposed_before = 0;
     return;
   }
   UuidSet& own = of.disk()->uuids();
@@ -219,7 +220,28 @@ Task<void> ResourceImpl::FinishSkip(Volume* of, bool initiator) {
 // ------------------------------------------------------------------
 
 void ResourceImpl::OweNewUuid(Volume& of) {
-  if (state_.role == Role::kPrimary) of.state().owes_new_uuid = true;
+  if (state_.role != Role::kPrimary) return;
+  of.state().owes_new_uuid = true;
+  ++of.reasons_for_uuid;
+}
+
+// Acknowledged writes are on one side only, under the name that both sides' data has: until it has
+// another one, a comparison by name would take them for equal.
+bool ResourceImpl::GenerationIsDue(Volume& of) {
+  if (of.making_uuid) return true;
+  if (!of.state().owes_new_uuid || state_.role != Role::kPrimary || !HasGoodData(of)) return false;
+  if (of.disk() == nullptr || of.state().disk < DiskState::kInconsistent) return true;
+  // What is under way may have been refused by a peer, and gets its bit when it is done.
+  if (log_.Holds(&of)) return true;
+  return std::any_of(of.peers().begin(), of.peers().end(),
+                     [](const auto& peer) { return peer.second->out_of_sync_bits() != 0; });
+}
+
+Task<void> ResourceImpl::SettleGeneration(Volume& of) {
+  while (GenerationIsDue(of) && !stopping_) {
+    StartOwedUuid(of);
+    co_await changed_.WaitFor(100ms);
+  }
 }
 
 void ResourceImpl::StartOwedUuid(Volume& of) {
@@ -244,14 +266,16 @@ Task<void> ResourceImpl::RunOwedUuid(Volume* of) {
   co_await PingAll();
   Status status = Ok();
   // Without good data in reach nothing is acknowledged, and nothing new begins: a generation of
-  // half-synced data would look like a split brain to the node that has all of it.
+  // half-synced data would look like a split brain to the node that has all of it. It stays owed.
   if (of->state().owes_new_uuid && state_.role == Role::kPrimary && HasGoodData(*of)) {
+    const uint64_t reasons = of->reasons_for_uuid;
     status = co_await MakeNewUuid(*of, false);
+    // Another peer may have been lost meanwhile.
+    if (status && of->reasons_for_uuid == reasons) of->state().owes_new_uuid = false;
   }
   of->making_uuid = false;
-  if (status) {
-    of->state().owes_new_uuid = false;
-  } else {
+  changed_.NotifyAll();
+  if (!status) {
     // The disk is failing; the next attempt is made without it.
     logger().Error("{}: no new data generation: {}", of->name(), status.error().message());
     co_await Sleep(reactor_, 10ms, tasks_.token());
@@ -264,7 +288,8 @@ Task<void> ResourceImpl::RunSuspendedUuids() {
   for (;;) {
     Volume* of = nullptr;
     for (auto& [number, candidate] : volumes_) {
-      if (candidate->state().owes_new_uuid || candidate->making_uuid) of = candidate.get();
+      bool due = candidate->state().owes_new_uuid && HasGoodData(*candidate);
+      if (due || candidate->making_uuid) of = candidate.get();
     }
     if (of == nullptr || state_.role != Role::kPrimary) break;
     if (of->making_uuid) {
@@ -284,7 +309,9 @@ Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
   CloseEpoch();
   if (of.disk() == nullptr || of.state().disk < DiskState::kInconsistent) {
     // Without a disk the new generation exists on the peers only.
+    if (of.exposed_before == 0) of.exposed_before = of.exposed_uuid;
     of.exposed_uuid = NewUuid() | kUuidPrimaryBit;
+    logger().Info("{}: new data generation {:016X}, kept by the peers", of.name(), of.exposed_uuid);
     NodeMask weak = WeakNodesOfDevice(own_node(), of.state().disk, of.uuid_peers());
     for (auto& [node, device] : of.peers()) {
       if (device->state().repl < ReplicationState::kEstablished) continue;
@@ -302,6 +329,7 @@ Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
   if (result.created) {
     logger().Info("{}: new data generation {:016X}", of.name(), of.disk()->uuids().current());
     of.exposed_uuid = of.disk()->uuids().current();
+    of.exposed_before = 0;
   }
   uint64_t generation = of.disk_generation();
   of.CountLower(1);

@@ -62,12 +62,19 @@ class Volume final : public DeviceBase, private DiskOwner {
   void OnLocalError(IoOp op, int error);
   void StoreMetaFlags();  // disk state, roles → superblock flags; written soon
   Task<Status> StoreMetaFlagsNow();
-  // Found, or become, a Primary that did not end cleanly; advertised to peers until both disks are
-  // UpToDate (drbd-metadata-resync.md 3.5).
+  // Found, or become, a Primary that did not end cleanly, or whose disk was lost in the middle of
+  // its writes and came back while no peer was there; advertised to peers until both disks are
+  // UpToDate (drbd-metadata-resync.md 3.5). Until then no peer is told that this node has survived
+  // (RECONNECT), since its data has not: a link that breaks before the resync has begun would else
+  // make both equal.
   bool crashed_primary = false;
   std::string disk_reason;    // why the disk is not UpToDate, for status
   uint64_t exposed_uuid = 0;  // generation that this node has shown to its users
+  // While a generation that a diskless Primary has begun is not known to be at a peer: the one
+  // before, which a peer that never heard of it has. 0: it is known.
+  uint64_t exposed_before = 0;
   bool making_uuid = false;
+  uint64_t reasons_for_uuid = 0;  // how often a new generation has become due
   int generations_in_flight = 0;  // superblock writes that a new generation waits for
 
   // --- peers ---

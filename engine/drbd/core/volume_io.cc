@@ -68,11 +68,11 @@ bool Volume::MayAdmit() {
   const VolumeState& now = state();
   if (now.disk == DiskState::kAttaching || now.disk == DiskState::kNegotiating) return false;
   if (AwaitsPeers()) return false;
-  if (now.owes_new_uuid && resource_.state().role == Role::kPrimary) {
-    resource_.StartOwedUuid(*this);
-    return false;
-  }
-  return true;
+  if (!now.owes_new_uuid || resource_.state().role != Role::kPrimary) return true;
+  // Without good data there is nothing to begin a generation of, and all I/O fails.
+  if (!DataAccessible(resource_.state(), now)) return true;
+  if (resource_.HasGoodData(*this)) resource_.StartOwedUuid(*this);
+  return false;
 }
 
 void Volume::Readmit() {
@@ -313,7 +313,9 @@ void Volume::StartFlush(BlockIo* io) {
   // Every write that was acknowledged closed its epoch: what this flush covers is in epochs before
   // the present one.
   flush->epoch = resource_.log().epoch();
-  flush->peers_done = !resource_.config().options.strict_flush || !ReplicatesWithC();
+  // Without a disk of its own that has it, the peers' are all there is, under every protocol.
+  const bool local = disk_ != nullptr && state().disk == DiskState::kUpToDate;
+  flush->peers_done = !resource_.config().options.strict_flush || (local && !ReplicatesWithC());
   flush_list_.push_back(flush);
   if (disk_ == nullptr) {
     flush->local_done = true;
@@ -331,7 +333,11 @@ void Volume::StartFlush(BlockIo* io) {
     volume->CountLower(-1);
     request->local_done = true;
     request->local_ok = error == 0;
-    if (error != 0) volume->OnLocalError(IoOp::kFlush, error);
+    if (error != 0) {
+      // Then only what is stable at the peers is.
+      request->peers_done = !volume->resource_.config().options.strict_flush;
+      volume->OnLocalError(IoOp::kFlush, error);
+    }
     volume->CheckFlush(request);
   };
   CountLower(1);

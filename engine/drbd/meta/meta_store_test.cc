@@ -322,7 +322,7 @@ TEST(MetaStore, SuperblockWritesAreSerialisedAndShared) {
   ASSERT_EQ(machine.disk.in_flight(), 1U);
   machine.Step();  // the flush; now the block is on its way with 0x100
   for (int id = 2; id < 10; ++id) {
-    store->superblock().current_uuid = 0x100 * id;
+    store->superblock().current_uuid = uint64_t{0x100} * id;
     machine.Spawn(writer(id));
   }
   EXPECT_EQ(machine.disk.in_flight(), 1U);

@@ -1,6 +1,7 @@
 // From comparison to decision: drbd-metadata-resync.md 5.5, step by step in its order. Each step is
 // one function that may change the outcome or end the decision.
 #include "engine/base/assert.h"
+#include "engine/drbd/state/disk_state.h"
 #include "engine/drbd/state/split_brain.h"
 #include "engine/drbd/state/sync_decision.h"
 
@@ -96,12 +97,16 @@ void Decider::MissedFinishWithOldPeer() {
 // Step 3: may the disk states overrule equal UUIDs?
 void Decider::DiskStates() {
   const DiskState peer = in.peer_disk;
-  if (own_disk == peer || own_disk < DiskState::kInconsistent || peer < DiskState::kInconsistent ||
+  // One that is being attached is to the peer no more than Consistent: both decide on the same.
+  const DiskState mine = in.attach && in.own_disk == DiskState::kNegotiating
+                             ? ResolvePeerDisk(in.own_disk, OwnFlag(wire::kUuidFlagInconsistent))
+                             : own_disk;
+  if (mine == peer || mine < DiskState::kInconsistent || peer < DiskState::kInconsistent ||
       peer == DiskState::kUnknown) {
     return;
   }
   const bool one_inconsistent =
-      (own_disk == DiskState::kInconsistent) != (peer == DiskState::kInconsistent);
+      (mine == DiskState::kInconsistent) != (peer == DiskState::kInconsistent);
   const bool soft_rule = d.rule == SyncRule::kReconnected || d.rule == SyncRule::kLostQuorum ||
                          d.rule == SyncRule::kBothOff;
   bool applies = false;
@@ -112,7 +117,7 @@ void Decider::DiskStates() {
     applies =
         (d.rule == SyncRule::kBothOff || d.outcome == SyncOutcome::kNoSync) && one_inconsistent;
   }
-  if (applies) UseDiskStates(own_disk > peer);
+  if (applies) UseDiskStates(mine > peer);
 }
 
 void Decider::UseDiskStates(bool source) {

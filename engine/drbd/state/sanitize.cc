@@ -265,7 +265,8 @@ void Sanitizer::Upgrade(VolumeState& v, int node) {
   const Disk disk_before = PeerDiskBefore(v, node);
   if (pd.repl == Repl::kEstablished && v.disk == Disk::kOutdated && pd.disk >= Disk::kConsistent &&
       pd.uuids_known && pd.peer_stable &&
-      (repl_before < Repl::kEstablished || pd.peer_got_stable || disk_before == Disk::kOutdated)) {
+      (repl_before < Repl::kEstablished || pd.peer_got_stable || disk_before == Disk::kOutdated ||
+       (pd.current_uuid_equal && pd.out_of_sync == 0 && disk_before != pd.disk))) {
     v.disk = pd.disk;
   }
   if (repl_before == Repl::kWFBitMapT && pd.repl == Repl::kOff && v.disk == Disk::kOutdated &&
