@@ -67,6 +67,8 @@ void ResourceImpl::AfterChange(const ResourceState& before, std::string_view rea
                           is.repl == ReplicationState::kEstablished &&
                           (is.disk == DiskState::kFailed || is.disk == DiskState::kInconsistent);
       if (primary && (failed_there || LostData(was.disk, is.disk)) && DataAccessible(state_, now)) {
+        // A disk in the middle of becoming current has its bits, and its name is another one.
+        if (was.disk == DiskState::kUpToDate) device->misses_writes = true;
         OweNewUuid(*of);
         if (failed_there && !state_.suspended()) StartOwedUuid(*of);
       }
@@ -157,6 +159,9 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
   bool connected_now = established && !IsEstablished(was.repl);
 
   // A connect that needs no resync: both have the same (5.8). An attach: where it is decided.
+  if (connected_now || (IsSyncing(was.repl) && is.repl == ReplicationState::kEstablished)) {
+    device->misses_writes = false;
+  }
   if (is.repl == ReplicationState::kEstablished && connected_now) ForgetDifferences(*device);
 
   bool send_state = connected_now;

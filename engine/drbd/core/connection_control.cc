@@ -214,6 +214,7 @@ Status Connection::OnNegAck(PeerDevice& device, const wire::BlockAck& ack) {
   NoLongerPending(request, leg);
   // What the peer does not have is another generation, whatever its disk says of itself: it may
   // leave and come back before anything else is written.
+  device.misses_writes = true;
   resource_.OweNewUuid(volume);
   if (resource_.HasGoodData(volume) && !resource_.suspended()) resource_.StartOwedUuid(volume);
   volume.CheckCompletion(request);

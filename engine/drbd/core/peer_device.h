@@ -61,6 +61,8 @@ class PeerDevice {
   uint64_t rs_start_uuid = 0;
   wire::StateWord handshake_word;  // of the connect that is under way
   bool consider_resync = false;    // decide again on the next state of the peer
+  // Writes of the present generation may be missing there: the next one begins without this peer.
+  bool misses_writes = false;
 
   // Payload bytes on this connection, and answers outstanding.
   uint64_t sent_bytes = 0;

@@ -344,11 +344,12 @@ Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
   if (of.disk() == nullptr || of.disk_generation() != generation) co_return Ok();
   NodeMask weak = WeakNodesOfDevice(own_node(), of.state().disk, of.uuid_peers());
   for (auto& [node, device] : of.peers()) {
+    bool missed = std::exchange(device->misses_writes, false);
     if (device->state().repl < ReplicationState::kEstablished) continue;
     // A disk that is being attached there has not got what this generation begins with: it must not
     // take the name, and is looked at again when it is up.
     bool attaching = device->state().repl == ReplicationState::kEstablished &&
-                     device->state().disk == DiskState::kConsistent;
+                     (missed || device->state().disk == DiskState::kConsistent);
     if (attaching) device->consider_resync = true;
     uint64_t flags = forced || attaching ? 0 : wire::kUuidFlagNewDatagen;
     device->connection().SendUuids(*device, flags, weak);

@@ -230,6 +230,7 @@ UuidPeers Volume::uuid_peers() const {
     peer_entry.connected = peer_state.repl > ReplicationState::kOff;
     peer_entry.established = peer_state.repl >= ReplicationState::kEstablished;
     peer_entry.disk = peer_state.disk;
+    peer_entry.misses_writes = device->misses_writes;
   }
   return result;
 }

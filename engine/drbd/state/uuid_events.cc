@@ -7,7 +7,7 @@ NodeMask WeakNodesOfDevice(int own_node, DiskState own_disk, const UuidPeers& pe
   for (int node = 0; node < kNodeIds; ++node) {
     const UuidPeer& peer = peers.peer[static_cast<size_t>(node)];
     if (!peer.configured || node == own_node) continue;
-    if (peer.disk <= DiskState::kFailed || peer.disk == DiskState::kUnknown ||
+    if (peer.misses_writes || peer.disk <= DiskState::kFailed || peer.disk == DiskState::kUnknown ||
         peer.disk == DiskState::kOutdated) {
       continue;
     }

@@ -17,6 +17,7 @@ uint64_t UsedSlots(const UuidPeers& peers) {
 
 // A configured peer misses what is written from now on, as far as its disk state tells.
 bool Misses(const UuidPeer& peer) {
+  if (peer.misses_writes) return true;
   return peer.disk <= DiskState::kUnknown && peer.disk != DiskState::kNegotiating;
 }
 

@@ -48,6 +48,8 @@ struct UuidPeer {
   bool established = false;
   DiskState disk = DiskState::kUnknown;  // our view of its disk
   int slot = -1;                         // on-disk bitmap slot, -1 = none
+  // It has refused or lost writes of the present generation, whatever its disk says of itself.
+  bool misses_writes = false;
 
   bool operator==(const UuidPeer&) const = default;
 };
