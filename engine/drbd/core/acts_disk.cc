@@ -137,7 +137,8 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
       co_return MakeError(
           ErrorCode::kFailedPrecondition,
           "{}: the disk has another data generation than the one in use, and no peer "
-          "with current data is connected",
+          "with current data is connected; connect the one that has it, or demote this node to go "
+          "on with the data of this disk",
           of.name());
     }
     // Whatever it says of itself: what goes on is at the peer.

@@ -82,10 +82,18 @@ SyncDecision ResourceImpl::DecideConnect(PeerDevice& device, const wire::StateWo
   Volume& of = device.volume();
   // The handshake is given up for it and begins again (ApplyConnect).
   if (GenerationIsDue(of)) StartOwedUuid(of);
+  const uint64_t told = of.exposed_uuid;
   if (ShowsOtherData(device, theirs)) {
     none.verdict = SyncVerdict::kRetry;
     *why = WhyOtherData(device);
     logger().Warn("{}", *why);
+    return none;
+  }
+  if (told != of.exposed_uuid && state_.role == Role::kPrimary) {
+    none.verdict = SyncVerdict::kRetry;
+    *why = fmt::format("{}: the peer never heard of generation {:016X}; once more without it",
+                       device.name(), told);
+    logger().Info("{}", *why);
     return none;
   }
   // Without a disk on one side there is nothing to sync.

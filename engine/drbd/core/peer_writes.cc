@@ -50,9 +50,11 @@ void PeerWrites::Receive(PeerWrite* write) {
                              static_cast<uint32_t>((write->end - write->first) * 512));
   }
   // The sender has no disk of its own that could take part: its copy lacks this block (O7). Noted
-  // now, as its next packet may be the beginning of an attach.
+  // now, as its next packet may be the beginning of an attach. What is left to read of a link that
+  // has broken may come from such a sender too.
   Volume& volume = write->device->volume();
-  if (write->device->state().disk < DiskState::kInconsistent) {
+  const DiskState theirs = write->device->state().disk;
+  if (theirs < DiskState::kInconsistent || theirs == DiskState::kUnknown) {
     volume.SetOutOfSync(write->first, write->end, volume.SlotMaskOf(NodeBit(connection_.node())));
   }
   // In the table from now on, so that a resync read that depends on this position waits for it.

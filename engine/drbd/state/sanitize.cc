@@ -372,13 +372,15 @@ void Sanitizer::Resource() {
         before == nullptr || now.role != Role::kPrimary || DataAccessible(now, *before);
     if (next.role == Role::kPrimary && !accessible && was_fine) notes.newly_without_data = true;
     quorum = quorum && v.have_quorum;
-    owes_uuid = owes_uuid || v.owes_new_uuid;
+    // Without data in reach there is nothing to begin a generation of; it stays owed.
+    owes_uuid = owes_uuid || (v.owes_new_uuid && accessible);
     writers = writers || v.read_write_openers > 0;
   }
   if (all_accessible || next.role != Role::kPrimary) next.susp_nod = false;
   if (notes.newly_without_data && next.on_no_data == OnNoData::kSuspendIo) next.susp_nod = true;
   next.susp_quorum = next.on_no_quorum == OnNoQuorum::kSuspendIo && !quorum;
-  if (now.suspended() && !next.suspended() && owes_uuid) next.susp_uuid = true;
+  const bool resumed = now.suspended() && !now.susp_uuid && !next.suspended();
+  if (resumed && owes_uuid) next.susp_uuid = true;
   if (now.role == Role::kPrimary && next.role == Role::kSecondary && options.ignore_openers &&
       writers) {
     next.fail_io = true;
