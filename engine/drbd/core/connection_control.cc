@@ -213,10 +213,13 @@ Status Connection::OnNegAck(PeerDevice& device, const wire::BlockAck& ack) {
   request->leg_states[index] = step.state;
   NoLongerPending(request, leg);
   // What the peer does not have is another generation, whatever its disk says of itself: it may
-  // leave and come back before anything else is written.
-  device.misses_writes = true;
-  resource_.OweNewUuid(volume);
-  if (resource_.HasGoodData(volume) && !resource_.suspended()) resource_.StartOwedUuid(volume);
+  // leave and come back before anything else is written. With half-synced data of its own this node
+  // has nothing to begin one of: the peer was the one with all of it.
+  if (volume.state().disk == DiskState::kUpToDate) {
+    device.misses_writes = true;
+    resource_.OweNewUuid(volume);
+    if (!resource_.suspended()) resource_.StartOwedUuid(volume);
+  }
   volume.CheckCompletion(request);
   return Ok();
 }
