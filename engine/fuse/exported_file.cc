@@ -171,7 +171,7 @@ void ExportedFile::StartRead(RequestSlot* slot) {
   if (slot->offset >= size) slot->length = 0;
   slot->length = std::min(slot->length, size - std::min(size, slot->offset));
   if (slot->length == 0) return Finish(slot, 0);
-  if (!Aligned(slot->offset, slot->length)) return tasks_.Spawn(ReadUnaligned(slot));
+  if (slot->offset % kSector != 0) return tasks_.Spawn(ReadUnaligned(slot));
   slot->payload = slot->bounce;
   if (slot->length <= kBounceBytes) return SubmitRead(slot);
   slot->read_buffer = reactor_->buffers().TryAllocate(slot->length);
@@ -186,11 +186,12 @@ Task<void> ExportedFile::ReadWithBuffer(RequestSlot* slot) {
   SubmitRead(slot);
 }
 
+// Whole sectors, of which the reply may leave out the end of the last (buffers are such multiples).
 void ExportedFile::SubmitRead(RequestSlot* slot) {
-  slot->iov = {slot->payload, slot->length};
+  slot->iov = {slot->payload, AlignUp(slot->length, kSector)};
   slot->io.op = IoOp::kRead;
   slot->io.offset = slot->offset;
-  slot->io.length = slot->length;
+  slot->io.length = slot->iov.iov_len;
   slot->io.iov = {&slot->iov, 1};
   device_->Submit(&slot->io);
 }
@@ -272,8 +273,18 @@ Task<void> ExportedFile::RunAlone(RequestSlot* slot) {
   FinishWrite(slot, error);
 }
 
+// The kernel cuts a write at 256 pages of the caller's memory: one that does not begin on a page
+// gives pieces that begin on a sector and end within one. Their whole sectors go as they are.
 Task<int> ExportedFile::WriteUnaligned(RequestSlot* slot) {
-  co_return co_await Overlay(slot, slot->offset, slot->length);
+  const uint64_t end = slot->offset + slot->length;
+  const uint64_t last = AlignDown(end, kSector);
+  if (slot->offset % kSector != 0 || last <= slot->offset) {
+    co_return co_await Overlay(slot, slot->offset, slot->length);
+  }
+  iovec iov{slot->payload, last - slot->offset};
+  const int error = co_await device_->Write(slot->offset, {&iov, 1}, slot->fua);
+  if (error != 0) co_return error;
+  co_return co_await Overlay(slot, last, end - last);
 }
 
 Task<void> ExportedFile::RunRange(RequestSlot* slot) {
@@ -334,7 +345,7 @@ Task<int> ExportedFile::Overlay(RequestSlot* slot, uint64_t offset, uint64_t len
     }
     std::byte* to = slot->bounce + (at - start);
     if (write) {
-      std::memcpy(to, slot->payload + (at - offset), n);
+      std::memcpy(to, slot->payload + (at - slot->offset), n);
       counters_.copied_bytes.fetch_add(n, std::memory_order_relaxed);
     } else {
       std::memset(to, 0, n);

@@ -1,10 +1,11 @@
 // ExportedFile: one BlockDevice seen as a regular file: openers, alignment, ranges, removal.
 //
 // A file takes any byte offset and length. Reads and writes that are multiples of 512 bytes go to
-// the device as they are, with the request's own memory; the others are done by read-modify-write
-// in a bounce buffer, alone: while one runs no other write of this file is in flight, and those
-// that came later wait behind it in order. Writes that arrive together may otherwise complete in
-// any order, as on any block device.
+// the device as they are, with the request's own memory, and so do reads that begin on such a
+// multiple; of writes that begin there what they cover of whole sectors. The rest is done in a
+// bounce buffer, writes by read-modify-write and alone: while one runs no other write of this file
+// is in flight, and those that came later wait behind it in order. Writes that arrive together may
+// otherwise complete in any order, as on any block device.
 //
 // Errors as errno towards the kernel: those of BlockDevice, EROFS (open for writing on a device
 // that takes no writes now), EAGAIN (open for reading on a standby), ENODEV (file removed or device
@@ -97,7 +98,7 @@ class ExportedFile final : private BlockDeviceObserver {
   Task<void> RunRange(RequestSlot* slot);
   Task<int> ChangeRange(RequestSlot* slot);
   Task<int> ZeroWhole(uint64_t offset, uint64_t length, bool unmap);
-  // Puts `length` bytes (the payload of a write, zeroes of a range) at `offset`, keeping what is
+  // Puts `length` bytes (of a write's payload, zeroes of a range) at `offset`, keeping what is
   // around them.
   Task<int> Overlay(RequestSlot* slot, uint64_t offset, uint64_t length);
 

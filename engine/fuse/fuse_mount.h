@@ -10,6 +10,8 @@
 // attributes); the rest it hands to the reactor of the file's device, which answers the kernel
 // itself. No lock is taken on that way and none is held across I/O (libfuse guards its own request
 // list). Payloads above 8 KiB are received into page-aligned memory and passed on as they are.
+// (The kernel cuts transfers at 256 pages of the caller's memory. Where that does not begin on a
+// page the pieces end within a sector, and those sectors are copied.)
 // Bound: max_requests in flight per mount, of which receive_buffers may be writes above 8 KiB; more
 // wait in the kernel. A volume whose I/O hangs can use up the requests of its mount.
 //
