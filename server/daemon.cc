@@ -1,34 +1,23 @@
 #include "server/daemon.h"
 
-#include <pthread.h>
 #include <signal.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
 #include <optional>
-#include <thread>
 
 #include "engine/runtime/uring/reactor_thread.h"
 #include "server/api_server.h"
 #include "server/metrics_endpoint.h"
 #include "server/node.h"
 #include "server/real_engine.h"
+#include "server/stop_signals.h"
 #include "server/version.h"
 
 namespace umblock::server {
 namespace {
 
 constexpr auto kApiPatience = std::chrono::seconds(2);
-// Sent to the main thread by helpers of our own: a start or a stop has ended.
-constexpr int kProgressSignal = SIGUSR2;
-
-sigset_t HandledSignals() {
-  sigset_t set;
-  sigemptyset(&set);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP, kProgressSignal}) sigaddset(&set, signal);
-  return set;
-}
 
 // Revisions of an earlier run are below those of this one.
 uint64_t FirstRevision() {
@@ -36,31 +25,6 @@ uint64_t FirstRevision() {
                                    std::chrono::system_clock::now().time_since_epoch())
                                    .count());
 }
-
-// Runs one long step beside the thread that waits for signals.
-class Step {
- public:
-  template <typename Function>
-  explicit Step(Function function)
-      : thread_([this, function = std::move(function), waiter = ::pthread_self()]() mutable {
-          status_ = function();
-          done_.store(true, std::memory_order_release);
-          ::pthread_kill(waiter, kProgressSignal);
-        }) {}
-  ~Step() {
-    if (thread_.joinable()) thread_.join();
-  }
-  bool done() const { return done_.load(std::memory_order_acquire); }
-  Status Join() {
-    thread_.join();
-    return std::move(status_);
-  }
-
- private:
-  Status status_;
-  std::atomic<bool> done_{false};
-  std::thread thread_;
-};
 
 class Daemon {
  public:
@@ -73,19 +37,18 @@ class Daemon {
   }
 
   int Run() {
-    const sigset_t signals = HandledSignals();
-    ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // inherited by every thread
     ::signal(SIGPIPE, SIG_IGN);
-    if (Status prepared = Prepare(); !prepared) return Fail(prepared.error());
-    Status started = WaitFor([this] { return StartNode(); });
+    if (Status prepared = signals_.During([this] { return Prepare(); }); !prepared) {
+      return Fail(prepared.error());
+    }
+    Status started = signals_.During([this] { return StartNode(); });
     if (!started) {
       Stop();
       return Fail(started.error());
     }
     log_.Info("umblockd: ready version={} name=\"{}\" socket=\"{}\" listen=\"{}\" metrics=\"{}\"",
               kVersion, options_.node_name, options_.socket, options_.listen, options_.metrics);
-    while (!stop_asked_) TakeSignal();
-    log_.Info("umblockd: stopping; a second signal ends it at once");
+    signals_.WaitUntilAsked();
     Stop();
     log_.Info("umblockd: stopped");
     return 0;
@@ -96,27 +59,6 @@ class Daemon {
     log_.Error("umblockd: cannot start reason=\"{}\"", error.message());
     log_.Flush();
     return 1;
-  }
-
-  // Ends with the process if the second signal to stop arrives.
-  void TakeSignal() {
-    const sigset_t signals = HandledSignals();
-    siginfo_t info = {};
-    if (::sigwaitinfo(&signals, &info) < 0) return;
-    if (info.si_signo == kProgressSignal || info.si_signo == SIGHUP) return;
-    if (stop_asked_ && stopping_) {
-      log_.Warn("umblockd: ended at once by a second signal");
-      log_.Flush();
-      ::_exit(1);
-    }
-    stop_asked_ = true;
-  }
-
-  template <typename Function>
-  Status WaitFor(Function function) {
-    Step step(std::move(function));
-    while (!step.done()) TakeSignal();
-    return step.Join();
   }
 
   Status Prepare() {
@@ -167,8 +109,7 @@ class Daemon {
 
   // Nobody calls the node any more when it goes; it goes on its reactor.
   void Stop() {
-    stopping_ = true;
-    (void)WaitFor([this]() -> Status {
+    (void)signals_.During([this]() -> Status {
       if (api_) api_->SetServing(false);
       thread_->RunTask([this] { return node_->Stop(); });
       if (api_) api_->Shutdown(kApiPatience);
@@ -186,6 +127,7 @@ class Daemon {
   }
 
   const DaemonOptions& options_;
+  StopSignals signals_{&log_};  // before the log's thread, which inherits
   DaemonLog log_;
   ConfigStore store_;
   EventHub hub_;
@@ -194,8 +136,6 @@ class Daemon {
   std::optional<Node> node_;
   std::unique_ptr<ApiServer> api_;
   std::unique_ptr<MetricsEndpoint> metrics_;
-  bool stop_asked_ = false;
-  bool stopping_ = false;
 };
 
 int CheckConfig(const DaemonOptions& options) {

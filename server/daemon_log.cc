@@ -4,10 +4,16 @@
 #include <spdlog/details/thread_pool.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+
 namespace umblock::server {
 namespace {
 
 constexpr size_t kQueueLines = 8192;
+constexpr auto kFlushPatience = std::chrono::seconds(1);
 
 void AppendEscaped(std::string_view text, bool json, std::string* out) {
   for (const char c : text) {
@@ -110,7 +116,33 @@ std::string FormatLogLine(LogFormat format, std::string_view line) {
   return text;
 }
 
+// On the log's thread: writes a line to stderr, then counts it.
+class DaemonLog::Output final : public spdlog::sinks::stderr_sink_mt {
+ public:
+  void log(const spdlog::details::log_msg& line) override {
+    spdlog::sinks::stderr_sink_mt::log(line);
+    {
+      std::lock_guard lock(mutex_);
+      ++written_;
+    }
+    changed_.notify_all();
+  }
+  // False if it takes longer: whoever reads stderr is stuck.
+  template <typename Enough>
+  bool WaitUntil(Enough enough, std::chrono::seconds patience) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, patience, [&] { return enough(written_); });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  uint64_t written_ = 0;
+};
+
 struct DaemonLog::Queue {
+  std::atomic<uint64_t> posted{0};
+  std::shared_ptr<Output> output = std::make_shared<Output>();
   std::shared_ptr<spdlog::details::thread_pool> thread;
   std::shared_ptr<spdlog::async_logger> logger;
 };
@@ -119,8 +151,7 @@ DaemonLog::DaemonLog(LogLevel level, LogFormat format, const std::string& node_n
     : level_(level), format_(format), queue_(std::make_unique<Queue>()) {
   queue_->thread = std::make_shared<spdlog::details::thread_pool>(kQueueLines, 1);
   queue_->logger = std::make_shared<spdlog::async_logger>(
-      "umblockd", std::make_shared<spdlog::sinks::stderr_sink_mt>(), queue_->thread,
-      spdlog::async_overflow_policy::overrun_oldest);
+      "umblockd", queue_->output, queue_->thread, spdlog::async_overflow_policy::overrun_oldest);
   queue_->logger->set_level(spdlog::level::debug);
   queue_->logger->flush_on(spdlog::level::warn);
   if (format == LogFormat::kJson) {
@@ -136,9 +167,15 @@ DaemonLog::DaemonLog(LogLevel level, LogFormat format, const std::string& node_n
 DaemonLog::~DaemonLog() { Flush(); }
 
 void DaemonLog::Write(LogLevel level, std::string_view line) {
+  queue_->posted.fetch_add(1, std::memory_order_relaxed);
   queue_->logger->log(ToSpdlog(level), "{}", FormatLogLine(format_, line));
 }
 
-void DaemonLog::Flush() { queue_->logger->flush(); }
+void DaemonLog::Flush() {
+  const uint64_t posted = queue_->posted.load(std::memory_order_relaxed);
+  queue_->output->WaitUntil(
+      [&](uint64_t written) { return written + queue_->thread->overrun_counter() >= posted; },
+      kFlushPatience);
+}
 
 }  // namespace umblock::server

@@ -23,9 +23,11 @@ class DaemonLog final : public Logger {
 
   bool Enabled(LogLevel level) const override { return level >= level_; }
   void Write(LogLevel level, std::string_view line) override;
+  // Waits until what was written before is on stderr or was dropped; a second at most.
   void Flush();
 
  private:
+  class Output;
   struct Queue;
 
   const LogLevel level_;
