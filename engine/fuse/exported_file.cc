@@ -48,7 +48,7 @@ int OpenErrno(const BlockDevice& device, const Error& error, bool write) {
 }  // namespace
 
 ExportedFile::ExportedFile(std::string name, uint64_t inode, BlockDevice* device,
-                           FuseFileOptions options, SlotPool* slots)
+                           FuseFileOptions options, const FuseOptions& limits, SlotPool* slots)
     : name_(std::move(name)),
       device_name_(device->name()),
       inode_(inode),
@@ -56,7 +56,10 @@ ExportedFile::ExportedFile(std::string name, uint64_t inode, BlockDevice* device
       device_(device),
       reactor_(&device->reactor()),
       slots_(slots),
+      max_on_device_(limits.max_requests),
+      pool_share_(std::max<uint64_t>(reactor_->buffers().limit() / 8, BufferPool::kLargest)),
       size_(device->geometry().size),
+      memory_(limits.waiting_bytes),
       changed_(*reactor_),
       tasks_(*reactor_) {}
 
@@ -110,6 +113,21 @@ void ExportedFile::Start(RequestSlot* slot) noexcept {
   ++in_flight_;
   if (slot->kind == RequestKind::kOpen) return StartOpen(slot);
   if (slot->kind == RequestKind::kRelease) return StartRelease(slot);
+  waiting_.Push(slot);
+  Admit();
+}
+
+// A request that ends at once comes back here from below: the loop goes on, not deeper.
+void ExportedFile::Admit() {
+  if (std::exchange(admitting_, true)) return;
+  while (!waiting_.empty() && on_device_ < max_on_device_) {
+    ++on_device_;
+    StartOnDevice(waiting_.Pop());
+  }
+  admitting_ = false;
+}
+
+void ExportedFile::StartOnDevice(RequestSlot* slot) {
   if (removed_) return Finish(slot, ENODEV);
   switch (slot->kind) {
     case RequestKind::kRead:
@@ -174,16 +192,25 @@ void ExportedFile::StartRead(RequestSlot* slot) {
   if (slot->offset % kSector != 0) return tasks_.Spawn(ReadUnaligned(slot));
   slot->payload = slot->bounce;
   if (slot->length <= kBounceBytes) return SubmitRead(slot);
-  slot->read_buffer = reactor_->buffers().TryAllocate(slot->length);
-  if (!slot->read_buffer) return tasks_.Spawn(ReadWithBuffer(slot));
-  slot->payload = slot->read_buffer.data();
+  if (!TakeReadBuffer(slot)) return Finish(slot, ENOMEM);
   SubmitRead(slot);
 }
 
-Task<void> ExportedFile::ReadWithBuffer(RequestSlot* slot) {
-  slot->read_buffer = co_await reactor_->buffers().Allocate(slot->length);
-  slot->payload = slot->read_buffer.data();
-  SubmitRead(slot);
+// The reactor's buffers serve all its volumes and connections: a file whose reads do not come back
+// must not have them all, and does not wait for those of others.
+bool ExportedFile::TakeReadBuffer(RequestSlot* slot) {
+  if (pool_bytes_ + slot->length <= pool_share_) {
+    slot->read_buffer = reactor_->buffers().TryAllocate(slot->length);
+  }
+  if (slot->read_buffer) {
+    pool_bytes_ += slot->read_buffer.capacity();
+    slot->payload = slot->read_buffer.data();
+    return true;
+  }
+  slot->large = SlotPool::MapSpare();
+  if (slot->large == nullptr) return false;
+  slot->payload = slot->large->base;
+  return true;
 }
 
 // Whole sectors, of which the reply may leave out the end of the last (buffers are such multiples).
@@ -199,8 +226,10 @@ void ExportedFile::SubmitRead(RequestSlot* slot) {
 // Into the reply's buffer piece by piece, shifted to where the caller wants the bytes.
 Task<void> ExportedFile::ReadUnaligned(RequestSlot* slot) {
   counters_.unaligned.fetch_add(1, std::memory_order_relaxed);
-  slot->read_buffer = co_await reactor_->buffers().Allocate(slot->length);
-  slot->payload = slot->read_buffer.data();
+  if (!TakeReadBuffer(slot)) {
+    Finish(slot, ENOMEM);
+    co_return;
+  }
   uint64_t at = slot->offset;
   const uint64_t end = slot->offset + slot->length;
   int error = 0;
@@ -225,24 +254,16 @@ void ExportedFile::Enqueue(RequestSlot* slot) {
   }
   slot->length = std::min(slot->length, size - slot->offset);
   if (slot->length == 0) return Finish(slot, 0);
-  slot->next = nullptr;
-  if (last_waiting_ != nullptr) {
-    last_waiting_->next = slot;
-  } else {
-    first_waiting_ = slot;
-  }
-  last_waiting_ = slot;
+  gate_.Push(slot);
   OpenGate();
 }
 
 void ExportedFile::OpenGate() {
-  while (first_waiting_ != nullptr && !alone_) {
-    RequestSlot* slot = first_waiting_;
+  while (!gate_.empty() && !alone_) {
+    RequestSlot* slot = gate_.first();
     bool aligned = Aligned(slot->offset, slot->length);
     if (!aligned && writes_in_flight_ != 0) return;
-    first_waiting_ = slot->next;
-    if (first_waiting_ == nullptr) last_waiting_ = nullptr;
-    slot->next = nullptr;
+    gate_.Pop();
     ++writes_in_flight_;
     if (!aligned) {
       alone_ = true;
@@ -377,9 +398,17 @@ void ExportedFile::FinishWrite(RequestSlot* slot, int error) {
 void ExportedFile::Finish(RequestSlot* slot, int error) {
   std::shared_ptr<ExportedFile> last = std::move(slot->file);  // this may be the last that knows us
   if (error != 0) counters_.errors.fetch_add(1, std::memory_order_relaxed);
+  const bool on_device = slot->kind != RequestKind::kOpen && slot->kind != RequestKind::kRelease;
+  const uint64_t memory = std::exchange(slot->memory, 0);
+  if (slot->read_buffer) pool_bytes_ -= slot->read_buffer.capacity();
   Answer(slot, error);
   slots_->GiveSlot(slot);
+  memory_.Give(memory);
   --in_flight_;
+  if (on_device) {
+    --on_device_;
+    Admit();
+  }
   if (in_flight_ == 0) changed_.NotifyAll();
 }
 

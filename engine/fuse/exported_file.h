@@ -7,11 +7,14 @@
 // is in flight, and those that came later wait behind it in order. Writes that arrive together may
 // otherwise complete in any order, as on any block device.
 //
+// The device is given max_requests at a time; the others wait here, in order. Opening and closing
+// need no device's answer and wait for none.
+//
 // Errors as errno towards the kernel: those of BlockDevice, EROFS (open for writing on a device
 // that takes no writes now), EAGAIN (open for reading on a standby), ENODEV (file removed or device
-// gone), ENOSPC (write at or beyond the end).
+// gone), ENOSPC (write at or beyond the end), ENOMEM (no memory for a large read).
 // Threading: everything on the device's reactor, except name(), device_name(), inode(),
-// read_only(), size() and counters().
+// read_only(), size(), counters() and memory().
 #pragma once
 
 #include <atomic>
@@ -23,8 +26,10 @@
 
 #include "engine/base/error.h"
 #include "engine/block/block_device.h"
+#include "engine/fuse/file_memory.h"
 #include "engine/fuse/fuse_mount.h"
 #include "engine/fuse/request_slot.h"
+#include "engine/fuse/slot_queue.h"
 #include "engine/runtime/sync.h"
 #include "engine/runtime/task.h"
 
@@ -54,7 +59,7 @@ class ExportedFile final : private BlockDeviceObserver {
 
   // `device` outlives the file's Remove().
   ExportedFile(std::string name, uint64_t inode, BlockDevice* device, FuseFileOptions options,
-               SlotPool* slots);
+               const FuseOptions& limits, SlotPool* slots);
   ~ExportedFile() override;
 
   // Starts watching the device.
@@ -79,14 +84,18 @@ class ExportedFile final : private BlockDeviceObserver {
   uint64_t size() const { return size_.load(std::memory_order_relaxed); }
   Reactor& reactor() const { return *reactor_; }
   const FileCounters& counters() const { return counters_; }
+  FileMemory& memory() { return memory_; }
 
  private:
   void OnDeviceChanged() override;
 
   void StartOpen(RequestSlot* slot);
   void StartRelease(RequestSlot* slot);
+  // Hands what waits to the device, as far as its bound allows.
+  void Admit();
+  void StartOnDevice(RequestSlot* slot);
   void StartRead(RequestSlot* slot);
-  Task<void> ReadWithBuffer(RequestSlot* slot);
+  bool TakeReadBuffer(RequestSlot* slot);
   void SubmitRead(RequestSlot* slot);
   Task<void> ReadUnaligned(RequestSlot* slot);
   // Writes and ranges pass the gate.
@@ -113,15 +122,21 @@ class ExportedFile final : private BlockDeviceObserver {
   BlockDevice* device_;
   Reactor* reactor_;
   SlotPool* slots_;
+  const uint32_t max_on_device_;
+  const uint64_t pool_share_;  // bytes of the reactor's buffers that reads here may use
   std::atomic<uint64_t> size_;
+  FileMemory memory_;
 
   bool removed_ = false;
   std::map<FileHandle*, std::unique_ptr<FileHandle>> handles_;
   uint32_t in_flight_ = 0;
+  uint32_t on_device_ = 0;
+  bool admitting_ = false;
+  SlotQueue waiting_;  // for on_device_ < max_on_device_
+  uint64_t pool_bytes_ = 0;
   uint32_t writes_in_flight_ = 0;
   bool alone_ = false;  // a read-modify-write runs
-  RequestSlot* first_waiting_ = nullptr;
-  RequestSlot* last_waiting_ = nullptr;
+  SlotQueue gate_;      // writes and ranges that wait for it, or for others to end
   WaitQueue changed_;
   TaskGroup tasks_;
   FileCounters counters_;

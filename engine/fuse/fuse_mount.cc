@@ -36,6 +36,10 @@ Status ValidateOptions(const FuseOptions& options) {
     return MakeError(ErrorCode::kInvalidArgument, "receive_buffers {} is not within 2 to 256",
                      options.receive_buffers);
   }
+  if (options.waiting_bytes < (uint64_t{4} << 20)) {
+    return MakeError(ErrorCode::kInvalidArgument, "waiting_bytes {} is less than 4 MiB",
+                     options.waiting_bytes);
+  }
   if ((options.file_mode & ~0777u) != 0) {
     return MakeError(ErrorCode::kInvalidArgument, "file_mode {:o} has more than permission bits",
                      options.file_mode);
@@ -50,8 +54,8 @@ class FuseMountImpl {
   FuseMountImpl(Reactor& reactor, std::string mountpoint, const FuseOptions& options)
       : reactor_(reactor),
         mountpoint_(std::move(mountpoint)),
-        slots_(options.max_requests, options.receive_buffers, &ExportedFile::OnPosted,
-               &ExportedFile::OnDeviceDone),
+        options_(options),
+        slots_(options.receive_buffers, &ExportedFile::OnPosted, &ExportedFile::OnDeviceDone),
         session_(mountpoint_, options, &files_, &slots_, &reactor.logger()),
         changing_(reactor) {}
   ~FuseMountImpl() { UMBLOCK_ASSERT(stopped_, "a FUSE mount is stopped before it goes"); }
@@ -78,7 +82,7 @@ class FuseMountImpl {
     Reactor& home = device->reactor();
     uint64_t inode = files_.NextInode();
     if (&home != &reactor_) co_await home.SwitchTo();
-    auto file = std::make_shared<ExportedFile>(name, inode, device, options, &slots_);
+    auto file = std::make_shared<ExportedFile>(name, inode, device, options, options_, &slots_);
     file->Attach();
     if (&home != &reactor_) co_await reactor_.SwitchTo();
     bool inserted = files_.Insert(std::move(file));
@@ -181,6 +185,7 @@ class FuseMountImpl {
 
   Reactor& reactor_;
   const std::string mountpoint_;
+  const FuseOptions options_;
   FileTable files_;
   SlotPool slots_;
   FuseSession session_;

@@ -12,13 +12,29 @@
 // list). Payloads above 8 KiB are received into page-aligned memory and passed on as they are.
 // (The kernel cuts transfers at 256 pages of the caller's memory. Where that does not begin on a
 // page the pieces end within a sector, and those sectors are copied.)
-// Bound: max_requests in flight per mount, of which receive_buffers may be writes above 8 KiB; more
-// wait in the kernel. A volume whose I/O hangs can use up the requests of its mount.
+//
+// A volume that does not answer (suspended I/O, a disk that hangs) holds back nobody but those who
+// use its file. Names, attributes, opening and closing wait for no volume. The session thread reads
+// whatever the kernel has and waits for no request to end: of each file max_requests are with the
+// device and the others wait beside it, in order. The memory that requests of a file hold is
+// bounded by waiting_bytes. Only a file that has reached that, which takes hundreds of writers at a
+// time, holds back its mount, and only while it goes on: if it does not within stall_patience, what
+// does not fit fails with ENOBUFS until it does. Large reads use at most an eighth of the reactor's
+// buffers per file and memory of their own above that.
+//
+// The kernel has a bound of its own on asynchronous requests (io_submit and io_uring with O_DIRECT,
+// losetup --direct-io=on) and on closes: max_background per mount, for all its files together. One
+// above it would wait for those of the other files, so it is set to the highest value, 65535; the
+// bound above keeps a stalled file from reaching that. A daemon without CAP_SYS_ADMIN gets at most
+// /sys/module/fuse/parameters/max_user_bgreq. congestion_threshold, which only concerns cached I/O,
+// is the same. Requests of system calls that wait (read, write, fsync) have no such bound: there is
+// one for each thread in a call.
 //
 // Threading: everything on the reactor given to Start, except IsOnExport (any thread that may
 // block). Devices may live on other reactors.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -32,11 +48,13 @@
 namespace umblock {
 
 struct FuseOptions {
-  uint32_t max_requests = 128;    // 4 … 1024
-  uint32_t receive_buffers = 32;  // of 1 MiB, 2 … 256
-  uint32_t file_mode = 0600;      // permission bits of the files
-  bool allow_other = false;       // let other users in, as file_mode says
-  bool lock_memory = false;       // mlockall: needs RLIMIT_MEMLOCK or CAP_IPC_LOCK
+  uint32_t max_requests = 128;    // of a file at its device, 4 … 1024
+  uint32_t receive_buffers = 32;  // of 1 MiB, kept for the mount, 2 … 256; more come and go
+  uint64_t waiting_bytes = uint64_t{256} << 20;  // memory for requests of a file, from 4 MiB
+  std::chrono::milliseconds stall_patience{5000};
+  uint32_t file_mode = 0600;  // permission bits of the files
+  bool allow_other = false;   // let other users in, as file_mode says
+  bool lock_memory = false;   // mlockall: needs RLIMIT_MEMLOCK or CAP_IPC_LOCK
 };
 
 struct FuseFileOptions {

@@ -5,12 +5,16 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/aio_abi.h>
 #include <linux/falloc.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <cstdlib>
 #include <functional>
 #include <future>
@@ -514,12 +518,152 @@ TEST_F(FuseMountTest, RequestsInFlightAreBounded) {
       ASSERT_EQ(pwrite(file.get(), data.data(), data.size(), i * 16384), 16384);
     });
   }
-  // Three of the four receive buffers can be under way while one waits for the next request.
-  while (device_->held() < 4) std::this_thread::yield();
-  EXPECT_LE(device_->held(), 8u);
+  while (GetStatus().requests_in_flight != 24) std::this_thread::yield();
+  EXPECT_EQ(device_->held(), 8u);
   device_->ReleaseHeld();
   for (std::thread& writer : writers) writer.join();
   for (int i = 0; i < 24; ++i) EXPECT_TRUE(Holds(uint64_t(i) * 16384, Pattern(16384, unsigned(i))));
+}
+
+// More requests than a file's device is given at a time, those of threads that wait in a system
+// call and asynchronous ones, which the kernel counts for the mount as a whole.
+class ManyRequests {
+ public:
+  // `path` is a file of `device`.
+  ManyRequests(std::string path, MemoryDevice* device) : path_(std::move(path)), device_(device) {
+    UMBLOCK_ASSERT(syscall(SYS_io_setup, kAsynchronous, &context_) == 0, "native AIO is there");
+    UMBLOCK_ASSERT(file_.get() != -1, "the file opens");
+    // The kernel may let it wait here.
+    threads_.emplace_back([this] {
+      for (unsigned i = 0; i < kAsynchronous; ++i) {
+        iocb* one = &blocks_[i];
+        one->aio_lio_opcode = IOCB_CMD_PWRITE;
+        one->aio_fildes = static_cast<uint32_t>(file_.get());
+        one->aio_buf = reinterpret_cast<uint64_t>(memory_.data());  // NOLINT
+        one->aio_nbytes = 4096;
+        one->aio_offset = i * 4096;
+        UMBLOCK_ASSERT(syscall(SYS_io_submit, context_, 1, &one) == 1, "the kernel takes it");
+      }
+    });
+    for (unsigned i = 0; i < kThreads; ++i) {
+      threads_.emplace_back([this, i] {
+        const PageMemory data(16384);
+        const off_t at = off_t(kMiB) + off_t(i) * 16384;
+        const ssize_t n = i % 2 == 0 ? pread(file_.get(), data.data(), 16384, at)
+                                     : pwrite(file_.get(), data.data(), 16384, at);
+        done_ += n == 16384;
+      });
+    }
+  }
+  // How many of all went well.
+  int Release() {
+    device_->ReleaseHeld();
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+    std::vector<io_event> events(kAsynchronous);
+    UMBLOCK_ASSERT(syscall(SYS_io_getevents, context_, kAsynchronous, kAsynchronous, events.data(),
+                           nullptr) == kAsynchronous,
+                   "all ended");
+    for (const io_event& event : events) done_ += event.res == 4096;
+    syscall(SYS_io_destroy, context_);
+    return done_;
+  }
+  static constexpr int kAsynchronous = 48;
+  static constexpr int kThreads = 48;
+
+ private:
+  std::string path_;
+  MemoryDevice* device_;
+  Fd file_{path_, O_RDWR | O_DIRECT};
+  PageMemory memory_{4096};
+  aio_context_t context_ = 0;
+  std::array<iocb, kAsynchronous> blocks_{};
+  std::vector<std::thread> threads_;
+  std::atomic<int> done_{0};
+};
+
+TEST_F(FuseMountTest, AVolumeThatDoesNotAnswerHoldsBackNoOther) {
+  StartWithFile({.max_requests = 8, .receive_buffers = 4});
+  MemoryDevice other(reactor_->reactor(), "volume r1/0", kSize);
+  ASSERT_TRUE(Add("r1-0", &other).has_value());
+  device_->HoldReadsToo();
+  ManyRequests stuck(Path(), device_.get());
+  while (device_->held() < 8) std::this_thread::yield();
+  const int all = ManyRequests::kAsynchronous + ManyRequests::kThreads;
+
+  auto goes_on = std::async(std::launch::async, [&] {
+    struct stat info;
+    EXPECT_EQ(stat(Path().c_str(), &info), 0);
+    EXPECT_EQ(Fd(Path(), O_RDONLY).error(), 0);
+    EXPECT_EQ(Output("ls " + mountpoint_), "r0-0\nr1-0");
+    Fd file(Path("r1-0"), O_RDWR);
+    const auto data = Pattern(3 * kMiB, 1);
+    EXPECT_EQ(pwrite(file.get(), data.data(), data.size(), 0), ssize_t(data.size()));
+    std::vector<std::byte> back(data.size());
+    EXPECT_EQ(pread(file.get(), back.data(), back.size(), 0), ssize_t(back.size()));
+    EXPECT_EQ(back, data);
+    EXPECT_EQ(fsync(file.get()), 0);
+    ManyRequests busy(Path("r1-0"), &other);
+    EXPECT_EQ(busy.Release(), all);
+  });
+  // Not how long it takes, but how long this waits before it lets a hanging test end.
+  EXPECT_EQ(goes_on.wait_for(std::chrono::seconds(30)), std::future_status::ready);
+  EXPECT_LE(device_->held(), 8u);
+  EXPECT_EQ(stuck.Release(), all);
+  goes_on.get();
+  ASSERT_TRUE(Remove("r1-0", true).has_value());
+}
+
+TEST_F(FuseMountTest, ReadsThatDoNotComeBackLeaveBuffersToOthers) {
+  StartWithFile();
+  device_->HoldReadsToo();
+  Fd file(Path(), O_RDONLY);
+  std::vector<std::thread> readers;
+  for (int i = 0; i < 60; ++i) {
+    readers.emplace_back([&, i] {
+      const PageMemory to(kMiB);
+      EXPECT_EQ(pread(file.get(), to.data(), kMiB, i * off_t(kMiB)), ssize_t(kMiB));
+    });
+  }
+  while (device_->held() != 60) std::this_thread::yield();
+  const auto [out, limit] =
+      reactor_->Run<std::pair<size_t, size_t>>([&]() -> Task<std::pair<size_t, size_t>> {
+        const BufferPool& pool = reactor_->reactor().buffers();
+        co_return std::pair(pool.bytes_out(), pool.limit());
+      });
+  EXPECT_LE(out, limit / 8);
+  device_->ReleaseHeld();
+  for (std::thread& reader : readers) reader.join();
+}
+
+TEST_F(FuseMountTest, AStalledFileThatHoldsAllItsMemoryFailsWhatDoesNotFit) {
+  StartWithFile({.waiting_bytes = 4 * kMiB, .stall_patience = std::chrono::milliseconds(1)});
+  MemoryDevice other(reactor_->reactor(), "volume r1/0", kSize);
+  ASSERT_TRUE(Add("r1-0", &other).has_value());
+  device_->Hold();
+  Fd file(Path(), O_RDWR);
+  const PageMemory data(kMiB);
+  std::atomic<int> written = 0;
+  std::atomic<int> refused = 0;
+  std::vector<std::thread> writers;
+  for (int i = 0; i < 8; ++i) {
+    writers.emplace_back([&, i] {
+      const ssize_t n = pwrite(file.get(), data.data(), kMiB, i * off_t(kMiB));
+      if (n == ssize_t(kMiB)) ++written;
+      if (n == -1 && errno == ENOBUFS) ++refused;
+    });
+  }
+  while (refused != 5) std::this_thread::yield();
+  {
+    Fd elsewhere(Path("r1-0"), O_RDWR);
+    EXPECT_EQ(pwrite(elsewhere.get(), data.data(), kMiB, 0), ssize_t(kMiB));
+  }
+  device_->ReleaseHeld();
+  for (std::thread& writer : writers) writer.join();
+  EXPECT_EQ(written, 3);
+  EXPECT_EQ(refused, 5);
+  EXPECT_EQ(pwrite(file.get(), data.data(), kMiB, 0), ssize_t(kMiB));
+  ASSERT_TRUE(Remove("r1-0", true).has_value());
 }
 
 TEST_F(FuseMountTest, RemovalByForceWaitsForWhatIsInFlight) {
@@ -632,6 +776,7 @@ TEST_F(FuseMountTest, ALiveMountIsRefused) {
 TEST_F(FuseMountTest, BadArgumentsAreRefused) {
   EXPECT_EQ(TryStart({.max_requests = 1}).error().code(), ErrorCode::kInvalidArgument);
   EXPECT_EQ(TryStart({.receive_buffers = 1}).error().code(), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(TryStart({.waiting_bytes = kMiB}).error().code(), ErrorCode::kInvalidArgument);
   EXPECT_EQ(TryStart({.file_mode = 04755}).error().code(), ErrorCode::kInvalidArgument);
   std::string real = std::exchange(mountpoint_, "/nonexistent/directory");
   EXPECT_EQ(TryStart().error().code(), ErrorCode::kNotFound);

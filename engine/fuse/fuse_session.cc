@@ -31,6 +31,10 @@ namespace {
 
 constexpr uint32_t kBlockSize = 4096;  // st_blksize and f_bsize: also a loop device's granularity
 
+constexpr unsigned kMaxBackground = 65535;  // the protocol's highest; fuse_mount.h says why
+// What a waiting request costs besides its payload: its slot, libfuse's record of it.
+constexpr uint64_t kRequestBytes = 1024;
+
 // Unmounting without privileges goes through the setuid helper.
 void RunFusermount(const std::string& mountpoint) {
   const char* arguments[] = {"fusermount3", "-u", "-z", "-q", "--", mountpoint.c_str(), nullptr};
@@ -86,13 +90,15 @@ struct FuseSession::Operations {
     Self(request)->Open(request, inode, info);
   }
   static void Release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
-    Hand(Self(request)->NewSlot(request, RequestKind::kRelease, info));
+    Self(request)->Release(request, info);
   }
   static void Read(fuse_req_t request, fuse_ino_t, size_t size, off_t offset,
                    fuse_file_info* info) {
-    RequestSlot* slot = Self(request)->NewSlot(request, RequestKind::kRead, info);
+    const uint64_t length = std::min<uint64_t>(size, kMaxTransferBytes);
+    RequestSlot* slot = Self(request)->NewDeviceSlot(request, RequestKind::kRead, info, length);
+    if (slot == nullptr) return;
     slot->offset = static_cast<uint64_t>(offset);
-    slot->length = std::min<uint64_t>(size, kMaxTransferBytes);
+    slot->length = length;
     Hand(slot);
   }
   static void Write(fuse_req_t request, fuse_ino_t, const char* data, size_t size, off_t offset,
@@ -100,7 +106,8 @@ struct FuseSession::Operations {
     Self(request)->Write(request, data, size, offset, info);
   }
   static void Fsync(fuse_req_t request, fuse_ino_t, int, fuse_file_info* info) {
-    Hand(Self(request)->NewSlot(request, RequestKind::kFlush, info));
+    RequestSlot* slot = Self(request)->NewDeviceSlot(request, RequestKind::kFlush, info, 0);
+    if (slot != nullptr) Hand(slot);
   }
   static void Allocate(fuse_req_t request, fuse_ino_t, int mode, off_t offset, off_t length,
                        fuse_file_info* info) {
@@ -244,8 +251,8 @@ void FuseSession::Run() {
   pthread_setname_np(pthread_self(), "umblock-fuse");
   // Our memory must not be reclaimed by writing to our own files (needs CAP_SYS_RESOURCE).
   prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+  current_ = slots_->TakeReceiveBuffer();
   while (!fuse_session_exited(session_)) {
-    if (current_ == nullptr) current_ = slots_->TakeReceiveBuffer();
     fuse_buf received{};
     received.mem = current_->receive_at();
     int n = fuse_session_receive_buf(session_, &received);
@@ -257,7 +264,7 @@ void FuseSession::Run() {
     if (n <= 0) break;
     fuse_session_process_buf(session_, &received);
   }
-  if (current_ != nullptr) slots_->GiveReceiveBuffer(std::exchange(current_, nullptr));
+  slots_->GiveReceiveBuffer(std::exchange(current_, nullptr));
   serving_.store(false, std::memory_order_release);
 }
 
@@ -291,8 +298,8 @@ void FuseSession::Initialize(fuse_conn_info* connection) {
   connection->want |= connection->capable & (FUSE_CAP_ASYNC_DIO | FUSE_CAP_ATOMIC_O_TRUNC |
                                              FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ);
   connection->max_write = kMaxTransferBytes;
-  connection->max_background = options_.max_requests;
-  connection->congestion_threshold = options_.max_requests;
+  connection->max_background = kMaxBackground;
+  connection->congestion_threshold = kMaxBackground;
 }
 
 void FuseSession::FillAttributes(const ExportedFile* file, struct stat* info) const {
@@ -393,6 +400,10 @@ void FuseSession::StatFileSystem(fuse_req_t request) {
 RequestSlot* FuseSession::NewSlot(fuse_req_t request, RequestKind kind,
                                   const fuse_file_info* info) {
   RequestSlot* slot = slots_->TakeSlot();
+  if (slot == nullptr) {
+    fuse_reply_err(request, ENOMEM);
+    return nullptr;
+  }
   slot->request = request;
   slot->kind = kind;
   slot->fua = false;
@@ -404,8 +415,50 @@ RequestSlot* FuseSession::NewSlot(fuse_req_t request, RequestKind kind,
   return slot;
 }
 
+RequestSlot* FuseSession::NewDeviceSlot(fuse_req_t request, RequestKind kind,
+                                        const fuse_file_info* info, uint64_t payload) {
+  ExportedFile* file = reinterpret_cast<FileHandle*>(info->fh)->file;  // NOLINT
+  const uint64_t bytes = kRequestBytes + AlignUp(payload, uint64_t{ReceiveBuffer::kPage});
+  if (!TakeMemory(file, bytes)) {
+    fuse_reply_err(request, ENOBUFS);
+    return nullptr;
+  }
+  RequestSlot* slot = NewSlot(request, kind, info);
+  if (slot == nullptr) {
+    file->memory().Give(bytes);
+    return nullptr;
+  }
+  slot->memory = bytes;
+  return slot;
+}
+
+bool FuseSession::TakeMemory(ExportedFile* file, uint64_t bytes) {
+  FileMemory& memory = file->memory();
+  const bool stalled = memory.stalled();
+  const bool taken = memory.Take(bytes, options_.stall_patience);
+  if (stalled == !taken) return taken;
+  if (taken) {
+    logger_->Info("fuse {}: {} takes requests again", mountpoint_, file->name());
+  } else {
+    logger_->Warn(
+        "fuse {}: requests of {} hold {} MiB and none ended for {} ms: until {} answers again, "
+        "more of them fail with ENOBUFS",
+        mountpoint_, file->name(), memory.limit() >> 20, options_.stall_patience.count(),
+        file->device_name());
+  }
+  return taken;
+}
+
 void FuseSession::Hand(RequestSlot* slot) {
   slot->handle->file->reactor().PostFromAnyThread(&slot->posted);
+}
+
+void FuseSession::Refuse(RequestSlot* slot, int error) {
+  fuse_reply_err(slot->request, error);
+  FileMemory& memory = slot->handle->file->memory();
+  const uint64_t bytes = std::exchange(slot->memory, 0);
+  slots_->GiveSlot(slot);
+  memory.Give(bytes);
 }
 
 void FuseSession::Open(fuse_req_t request, uint64_t inode, const fuse_file_info* info) {
@@ -417,15 +470,23 @@ void FuseSession::Open(fuse_req_t request, uint64_t inode, const fuse_file_info*
   auto handle = std::make_unique<FileHandle>(
       file.get(), DescribeOpener(file->name(), fuse_req_ctx(request)->pid));
   RequestSlot* slot = NewSlot(request, RequestKind::kOpen, nullptr);
+  if (slot == nullptr) return;
   slot->open_flags = info->flags;
   slot->file = std::move(file);
   slot->handle = handle.release();
   Hand(slot);
 }
 
+void FuseSession::Release(fuse_req_t request, const fuse_file_info* info) {
+  RequestSlot* slot = NewSlot(request, RequestKind::kRelease, info);
+  UMBLOCK_ASSERT(slot != nullptr, "there is address space to close a file");
+  Hand(slot);
+}
+
 void FuseSession::Write(fuse_req_t request, const char* data, size_t size, off_t offset,
                         const fuse_file_info* info) {
-  RequestSlot* slot = NewSlot(request, RequestKind::kWrite, info);
+  RequestSlot* slot = NewDeviceSlot(request, RequestKind::kWrite, info, size);
+  if (slot == nullptr) return;
   slot->offset = static_cast<uint64_t>(offset);
   slot->length = size;
   slot->fua = (info->flags & (O_SYNC | O_DSYNC)) != 0;
@@ -433,7 +494,9 @@ void FuseSession::Write(fuse_req_t request, const char* data, size_t size, off_t
     std::memcpy(slot->small, data, size);
     slot->payload = slot->small;
   } else {
-    slot->large = std::exchange(current_, nullptr);
+    ReceiveBuffer* next = slots_->TakeReceiveBuffer();
+    if (next == nullptr) return Refuse(slot, ENOMEM);
+    slot->large = std::exchange(current_, next);
     slot->payload = slot->large->base + ReceiveBuffer::kPage;
     UMBLOCK_ASSERT(reinterpret_cast<const char*>(slot->payload) == data,
                    "a write's payload follows its two headers");
@@ -448,15 +511,14 @@ void FuseSession::Allocate(fuse_req_t request, int mode, off_t offset, off_t len
     fuse_reply_err(request, EOPNOTSUPP);
     return;
   }
-  RequestSlot* slot = NewSlot(request, RequestKind::kRange, info);
+  RequestSlot* slot = NewDeviceSlot(request, RequestKind::kRange, info, 0);
+  if (slot == nullptr) return;
   slot->offset = static_cast<uint64_t>(offset);
   slot->length = static_cast<uint64_t>(length);
   slot->unmap = kind == FALLOC_FL_PUNCH_HOLE;
   if (kind == FALLOC_FL_ZERO_RANGE && (mode & FALLOC_FL_KEEP_SIZE) == 0 &&
       slot->offset + slot->length > slot->handle->file->size()) {
-    slots_->GiveSlot(slot);
-    fuse_reply_err(request, ENOSPC);
-    return;
+    return Refuse(slot, ENOSPC);
   }
   Hand(slot);
 }

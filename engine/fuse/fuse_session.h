@@ -58,8 +58,15 @@ class FuseSession {
              const fuse_file_info* info);
   void Allocate(fuse_req_t request, int mode, off_t offset, off_t length,
                 const fuse_file_info* info);
+  void Release(fuse_req_t request, const fuse_file_info* info);
+  // Both give null if `request` cannot be taken and is answered. A request for the device holds
+  // `payload` bytes besides its slot.
   RequestSlot* NewSlot(fuse_req_t request, RequestKind kind, const fuse_file_info* info);
+  RequestSlot* NewDeviceSlot(fuse_req_t request, RequestKind kind, const fuse_file_info* info,
+                             uint64_t payload);
+  bool TakeMemory(ExportedFile* file, uint64_t bytes);
   static void Hand(RequestSlot* slot);
+  void Refuse(RequestSlot* slot, int error);
 
   const std::string mountpoint_;
   const FuseOptions options_;

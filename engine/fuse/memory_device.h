@@ -36,7 +36,7 @@ class MemoryDevice final : public DeviceBase {
   void Submit(BlockIo* io) noexcept override {
     Record(*io);
     auto* pending = new Pending{this, io};
-    if (hold_.load() && io->op != IoOp::kRead) {
+    if (hold_.load() && (hold_reads_.load() || io->op != IoOp::kRead)) {
       std::lock_guard lock(mutex_);
       held_.push_back(pending);
       return;
@@ -61,8 +61,9 @@ class MemoryDevice final : public DeviceBase {
   void set_error(int error) { error_ = error; }
   // While held, everything but reads waits inside the device.
   void Hold() { hold_ = true; }
+  void HoldReadsToo() { hold_ = hold_reads_ = true; }
   void ReleaseHeld() {
-    hold_ = false;
+    hold_ = hold_reads_ = false;
     std::lock_guard lock(mutex_);
     for (Pending* pending : held_) reactor().PostFromAnyThread(pending);
     held_.clear();
@@ -140,6 +141,7 @@ class MemoryDevice final : public DeviceBase {
   std::atomic<Access> access_{Access::kReadWrite};
   std::atomic<int> error_{0};
   std::atomic<bool> hold_{false};
+  std::atomic<bool> hold_reads_{false};
   mutable std::mutex mutex_;
   std::vector<Pending*> held_;
   std::vector<RecordedIo> record_;

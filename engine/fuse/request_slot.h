@@ -1,11 +1,12 @@
 // RequestSlot: one FUSE request on its way from the session thread to a volume and back; SlotPool:
-// all the memory that requests of one mount may use, allocated once.
+// the memory that requests of one mount use.
 //
 // The session thread takes a slot, fills it and posts it to the reactor of the file's device; that
-// reactor answers the kernel and gives the slot back. The pool is the bound on requests in flight:
-// when it is empty the session thread waits in TakeSlot/TakeReceiveBuffer and the kernel queues.
-// Threading: Take* only on the session thread, Give* on any thread; neither takes a lock (a stack
-// with many pushers and one popper has no ABA problem, and a semaphore counts what is on it).
+// reactor answers the kernel and gives the slot back. Taking never waits, since requests of one
+// file would then wait for those of another: when the pool is empty it grows. What bounds it is the
+// memory that each file may hold (FileMemory).
+// Threading: Take* only on the session thread, MapSpare and Give* on any thread; none takes a lock
+// (a stack with many pushers and one popper has no ABA problem).
 #pragma once
 
 #define FUSE_USE_VERSION 312
@@ -16,8 +17,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <semaphore>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/base/bytes.h"
@@ -40,6 +41,7 @@ struct ReceiveBuffer {
 
   std::byte* base = nullptr;
   ReceiveBuffer* next = nullptr;
+  bool spare = false;  // not of the pool: unmapped when it is given back
 
   std::byte* receive_at() const { return base + kPage - kHeaderBytes; }
 };
@@ -78,8 +80,9 @@ struct RequestSlot {
   std::byte* payload = nullptr;    // what is written, or was read
   std::byte* small = nullptr;      // kSmallBytes, page-aligned, this slot's own
   std::byte* bounce = nullptr;     // kBounceBytes, the same
-  ReceiveBuffer* large = nullptr;  // kWrite above kSmallBytes
+  ReceiveBuffer* large = nullptr;  // kWrite above kSmallBytes; kRead without a read_buffer
   Buffer read_buffer;              // kRead above kBounceBytes
+  uint64_t memory = 0;             // bytes, as counted by the file's FileMemory
   iovec iov{};
   RequestSlot* next = nullptr;
 };
@@ -93,45 +96,53 @@ class ReturnStack {
     while (!head_.compare_exchange_weak(item->next, item, std::memory_order_release,
                                         std::memory_order_relaxed)) {
     }
-    available_.release();
   }
-  // Waits until there is one.
+  // Null if there is none.
   T* Pop() {
-    available_.acquire();
     T* item = head_.load(std::memory_order_acquire);
-    while (!head_.compare_exchange_weak(item, item->next, std::memory_order_acquire,
+    while (item != nullptr &&
+           !head_.compare_exchange_weak(item, item->next, std::memory_order_acquire,
                                         std::memory_order_acquire)) {
     }
-    item->next = nullptr;
+    if (item != nullptr) item->next = nullptr;
     return item;
   }
 
  private:
   std::atomic<T*> head_{nullptr};
-  std::counting_semaphore<> available_{0};
 };
 
 class SlotPool {
  public:
-  SlotPool(size_t slots, size_t receive_buffers, Completion::Fn on_posted, BlockIo::DoneFn on_done);
+  // Slots are added in lots. `receive_buffers` are kept; above them each is mapped and unmapped.
+  SlotPool(size_t receive_buffers, Completion::Fn on_posted, BlockIo::DoneFn on_done);
   SlotPool(const SlotPool&) = delete;
   SlotPool& operator=(const SlotPool&) = delete;
   ~SlotPool();
 
+  // Null: the system has no memory for more.
   RequestSlot* TakeSlot();
   ReceiveBuffer* TakeReceiveBuffer();
+  static ReceiveBuffer* MapSpare();
   // Gives back what the slot holds, then the slot.
   void GiveSlot(RequestSlot* slot);
-  void GiveReceiveBuffer(ReceiveBuffer* buffer) { free_buffers_.Push(buffer); }
+  void GiveReceiveBuffer(ReceiveBuffer* buffer);
 
   // Slots not in the pool.
   size_t taken() const { return taken_.load(std::memory_order_acquire); }
 
  private:
-  std::byte* arena_ = nullptr;
-  size_t arena_bytes_ = 0;
-  std::vector<std::unique_ptr<RequestSlot>> slots_;
+  static constexpr size_t kLot = 64;
+  static constexpr size_t kLotBytes = kLot * (RequestSlot::kSmallBytes + RequestSlot::kBounceBytes);
+
+  bool AddSlots();
+
+  const Completion::Fn on_posted_;
+  const BlockIo::DoneFn on_done_;
+  std::byte* receive_arena_ = nullptr;
   std::vector<ReceiveBuffer> buffers_;
+  std::vector<std::byte*> lots_;
+  std::vector<std::unique_ptr<RequestSlot>> slots_;
   ReturnStack<RequestSlot> free_slots_;
   ReturnStack<ReceiveBuffer> free_buffers_;
   std::atomic<size_t> taken_{0};
