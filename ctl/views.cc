@@ -150,6 +150,8 @@ std::string RenderNode(const v1::Node& node) {
   line("iscsi", YesNo(node.iscsi()));
   line("limits", fmt::format("{} calls, {} watchers, {} a message", node.max_calls(),
                              node.max_watchers(), FormatBytes(node.max_message_bytes())));
+  line("memory-locked", YesNo(node.memory_locked()));
+  line("io-flusher", YesNo(node.io_flusher()));
   for (const v1::Problem& problem : node.problems()) {
     line("problem", problem.object() + ": " + problem.reason());
   }

@@ -8,6 +8,7 @@
 
 #include "engine/runtime/uring/reactor_thread.h"
 #include "server/api_server.h"
+#include "server/memory_lock.h"
 #include "server/metrics_endpoint.h"
 #include "server/node.h"
 #include "server/real_engine.h"
@@ -61,8 +62,38 @@ class Daemon {
     return 1;
   }
 
+  Status LockOwnMemory(NodeOptions* node) {
+    std::string reason;
+    const Result<bool> locked = LockMemoryOfProcess(options_.lock_memory, &reason);
+    if (!locked) return std::unexpected(locked.error());
+    node->memory_locked = *locked;
+    if (!*locked && options_.lock_memory != LockMemory::kOff) {
+      log_.Warn(
+          "umblockd: memory is not locked: if the machine swaps, requests wait for the disk that "
+          "is "
+          "swapped to reason=\"{}\"",
+          reason);
+    }
+    return Ok();
+  }
+
+  // The reactor's thread starts those that block for it.
+  void MakeIoFlusher(NodeOptions* node) {
+    thread_->RunTask([node]() -> Task<void> {
+      node->io_flusher = BecomeIoFlusher();
+      co_return;
+    });
+    if (node->io_flusher) return;
+    log_.Warn(
+        "umblockd: its threads are not I/O flushers: a machine that is short of memory may hang if "
+        "a file system on one of this node's volumes is mounted on it reason=\"no "
+        "CAP_SYS_RESOURCE; grant it (docker run --cap-add SYS_RESOURCE) where that is so\"");
+  }
+
   Status Prepare() {
+    NodeOptions node;
     UMBLOCK_TRY(store_.Lock());
+    UMBLOCK_TRY(LockOwnMemory(&node));
     auto state = store_.Load();
     if (!state) return std::unexpected(state.error());
     ReactorThreadOptions reactor;
@@ -73,6 +104,7 @@ class Daemon {
     auto thread = ReactorThread::Start(reactor);
     if (!thread) return std::unexpected(thread.error());
     thread_ = std::move(*thread);
+    MakeIoFlusher(&node);
     engine_ = MakeRealEngine(thread_->reactor(), {.fuse_allow_other = options_.fuse_allow_other});
     ApiServerOptions api;
     api.socket_path = options_.socket;
@@ -83,7 +115,6 @@ class Daemon {
     api.max_calls = options_.max_calls;
     api.max_waits = options_.max_waits;
     api.max_watchers = options_.max_watchers;
-    NodeOptions node;
     node.name = options_.node_name;
     node.fuse_dir = options_.fuse_dir;
     node.max_calls = options_.max_calls;

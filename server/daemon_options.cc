@@ -110,6 +110,16 @@ void AddNode(CLI::App& app, DaemonOptions* o) {
       ->check(CLI::Range(16u, 1u << 20))
       ->capture_default_str()
       ->group("Node");
+  static const std::map<std::string, LockMemory> locking = {
+      {"auto", LockMemory::kAuto}, {"on", LockMemory::kOn}, {"off", LockMemory::kOff}};
+  app.add_option(
+         "--lock-memory", o->lock_memory,
+         "Keep the daemon's memory from being paged out: auto (where no limit forbids it),\n"
+         "on (or do not start), off")
+      ->envname("UMBLOCK_LOCK_MEMORY")
+      ->transform(CLI::CheckedTransformer(locking, CLI::ignore_case).description(""))
+      ->default_str("auto")
+      ->group("Node");
   app.add_option("--cpu", o->cpu, "Pin the reactor to this CPU (-1: no)")
       ->envname("UMBLOCK_CPU")
       ->check(CLI::Range(-1, 4095))

@@ -9,6 +9,7 @@
 
 #include "engine/base/log.h"
 #include "server/daemon_log.h"
+#include "server/memory_lock.h"
 
 namespace umblock::server {
 
@@ -29,6 +30,7 @@ struct DaemonOptions {
   uint32_t max_watchers = 64;
   uint32_t event_log = 8192;
   uint32_t buffer_mib = 256;
+  LockMemory lock_memory = LockMemory::kAuto;
   int cpu = -1;
   bool check_config = false;
 };

@@ -14,14 +14,16 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(DaemonOptions, ReadsFlags) {
-  const ParsedOptions parsed = ParseDaemonOptions(
-      {"--config", "/dev/null", "--state-dir", "/s", "--socket", "/s/a.sock", "--log-format",
-       "json", "--log-level", "debug", "--fuse-dir", "/f", "--metrics", "127.0.0.1:9720"});
+  const ParsedOptions parsed =
+      ParseDaemonOptions({"--config", "/dev/null", "--state-dir", "/s", "--socket", "/s/a.sock",
+                          "--log-format", "json", "--log-level", "debug", "--fuse-dir", "/f",
+                          "--metrics", "127.0.0.1:9720", "--lock-memory", "on"});
   ASSERT_TRUE(parsed.options);
   EXPECT_EQ(parsed.options->state_dir, "/s");
   EXPECT_EQ(parsed.options->log_format, LogFormat::kJson);
   EXPECT_EQ(parsed.options->log_level, LogLevel::kDebug);
   EXPECT_EQ(parsed.options->metrics, "127.0.0.1:9720");
+  EXPECT_EQ(parsed.options->lock_memory, LockMemory::kOn);
 }
 
 TEST(DaemonOptions, RefusesWhatMakesNoSense) {
@@ -36,6 +38,7 @@ TEST(DaemonOptions, RefusesWhatMakesNoSense) {
   EXPECT_EQ(code({"--fuse-dir", "relative"}), 2);
   EXPECT_EQ(code({"--max-calls", "0"}), 2);
   EXPECT_EQ(code({"--log-format", "xml"}), 2);
+  EXPECT_EQ(code({"--lock-memory", "some"}), 2);
   EXPECT_EQ(code({"--no-such-flag"}), 2);
   EXPECT_EQ(code({"--tls-cert", "/c.pem"}), 2);
 }

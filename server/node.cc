@@ -148,6 +148,8 @@ v1::Node Node::Describe() {
   node.set_max_calls(options_.max_calls);
   node.set_max_watchers(options_.max_watchers);
   node.set_max_message_bytes(options_.max_message_bytes);
+  node.set_memory_locked(options_.memory_locked);
+  node.set_io_flusher(options_.io_flusher);
   for (const auto& [name, value] : engine_.RuntimeCounters()) {
     (*node.mutable_runtime_counters())[name] = value;
   }

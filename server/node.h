@@ -35,6 +35,8 @@ struct NodeOptions {
   uint32_t max_calls = 0;
   uint32_t max_watchers = 0;
   uint32_t max_message_bytes = 0;
+  bool memory_locked = false;
+  bool io_flusher = false;
 };
 
 class Node {

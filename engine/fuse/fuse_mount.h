@@ -54,7 +54,6 @@ struct FuseOptions {
   std::chrono::milliseconds stall_patience{5000};
   uint32_t file_mode = 0600;  // permission bits of the files
   bool allow_other = false;   // let other users in, as file_mode says
-  bool lock_memory = false;   // mlockall: needs RLIMIT_MEMLOCK or CAP_IPC_LOCK
 };
 
 struct FuseFileOptions {

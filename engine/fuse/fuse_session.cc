@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <spawn.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -199,20 +198,9 @@ Status FuseSession::CheckMountpoint() {
   return Ok();
 }
 
-Status FuseSession::LockMemory() {
-  if (!options_.lock_memory) return Ok();
-  if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0) return Ok();
-  return MakeError(
-      ErrorCode::kResourceExhausted,
-      "memory cannot be locked ({}); raise RLIMIT_MEMLOCK (ulimit -l unlimited), grant "
-      "CAP_IPC_LOCK, or turn lock_memory off",
-      std::strerror(errno));
-}
-
 Status FuseSession::Mount() {
   UMBLOCK_TRY(ClearStaleMount());
   UMBLOCK_TRY(CheckMountpoint());
-  UMBLOCK_TRY(LockMemory());
   std::string mount_options =
       "fsname=umblock,subtype=umblock,default_permissions,nosuid,nodev,noatime";
   if (options_.allow_other) mount_options += ",allow_other";
@@ -249,7 +237,8 @@ Status FuseSession::Mount() {
 
 void FuseSession::Run() {
   pthread_setname_np(pthread_self(), "umblock-fuse");
-  // Our memory must not be reclaimed by writing to our own files (needs CAP_SYS_RESOURCE).
+  // Not to be made to write pages, perhaps to our own files, when this thread needs memory. Needs
+  // CAP_SYS_RESOURCE; the daemon says where that is missing.
   prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
   current_ = slots_->TakeReceiveBuffer();
   while (!fuse_session_exited(session_)) {

@@ -42,7 +42,6 @@ class FuseSession {
 
   Status ClearStaleMount();
   Status CheckMountpoint();
-  Status LockMemory();
   void Run();
   bool WaitForRequest();
 
