@@ -51,6 +51,14 @@ LoginStatus LoginExchange::Identify(const std::vector<TextPair>& pairs) {
   return LoginStatus::kSuccess;
 }
 
+LoginStatus LoginExchange::Recheck() {
+  const LoginAuthority::Decision now = authority_.MayLogIn(initiator_, target_);
+  if (now.status != LoginStatus::kSuccess || !now.chap) return now.status;
+  const bool proved =
+      required_ && required_->user == now.chap->user && required_->secret == now.chap->secret;
+  return proved ? LoginStatus::kSuccess : LoginStatus::kAuthenticationFailed;
+}
+
 LoginStatus LoginExchange::HandleSecurity(const std::vector<TextPair>& pairs, std::string* answer) {
   if (chap_) {
     switch (chap_->Handle(pairs, answer)) {

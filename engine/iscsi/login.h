@@ -69,6 +69,10 @@ class LoginExchange {
   };
   Reply Handle(const Bhs& request, std::string_view data);
 
+  // When finished: asks the authority again, as its rules may have changed since it was asked.
+  // Whether what the initiator proved is enough for those of now.
+  LoginStatus Recheck();
+
   // Valid when finished.
   const std::string& initiator_name() const { return initiator_; }
   const std::string& target_name() const { return target_; }  // empty: discovery

@@ -169,7 +169,8 @@ Status IscsiTargetServer::UpdateTarget(std::string_view name, TargetOptions opti
   if (target == nullptr || target->removing) {
     return MakeError(ErrorCode::kNotFound, "no target {}", name);
   }
-  // Who proved less than the new rules ask for has to log in anew.
+  // Who proved less than the new rules ask for has to log in anew; a login that has begun is
+  // measured by them when it ends (LoginExchange::Recheck).
   const bool all =
       options.chap && (!target->options.chap || options.chap->user != target->options.chap->user ||
                        options.chap->secret != target->options.chap->secret);

@@ -127,10 +127,9 @@ Task<std::unique_ptr<Session>> IscsiTargetServer::LogIn(std::unique_ptr<Stream>&
     uint16_t tsih = 0;
     if (reply.finished) {
       reply.status = co_await Admit(request, exchange, deadline, &tsih);
-      // While we waited the target may have gone.
-      if (reply.status == LoginStatus::kSuccess && !exchange.discovery()) {
-        reply.status = MayLogIn(exchange.initiator_name(), exchange.target_name()).status;
-      }
+      // Since it began the target may have gone or its rules may have changed. From here to the
+      // list of sessions, which UpdateTarget looks at, nothing else runs.
+      if (reply.status == LoginStatus::kSuccess) reply.status = exchange.Recheck();
       if (reply.status == LoginStatus::kSuccess && stopping_) {
         reply.status = LoginStatus::kServiceUnavailable;
       }

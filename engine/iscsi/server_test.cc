@@ -771,6 +771,32 @@ TEST_F(ServerTest, SessionsThatTheNewAccessRulesRefuseAreEnded) {
   EXPECT_TRUE(Eventually([&] { return server_->status().sessions.empty(); }));
 }
 
+TEST_F(ServerTest, ALoginThatBeganBeforeNewAccessRulesIsMeasuredByThem) {
+  const auto begin = [](Initiator& host) {
+    return host.LoginStep(
+        0x81, {{"InitiatorName", host.name}, {"TargetName", kDisk}, {"AuthMethod", "None"}});
+  };
+  Initiator taken_off(address_);
+  EXPECT_EQ(begin(taken_off).status, 0);
+  Run([&] { EXPECT_TRUE(server_->UpdateTarget(kDisk, {.initiators = {"iqn.2026-01.test:x"}})); });
+  EXPECT_EQ(taken_off.LoginStep(0x87, {}).status, 0x0202);
+
+  Run([&] { EXPECT_TRUE(server_->UpdateTarget(kDisk, {})); });
+  Initiator unproved(address_);
+  EXPECT_EQ(begin(unproved).status, 0);
+  const ChapCredentials chap{.user = "alice", .secret = "secret-of-alice"};
+  Run([&] { EXPECT_TRUE(server_->UpdateTarget(kDisk, {.chap = chap})); });
+  EXPECT_EQ(unproved.LoginStep(0x87, {}).status, 0x0201);
+  EXPECT_TRUE(Status().sessions.empty());
+
+  // What was proved is enough for rules that ask for less.
+  Run([&] { EXPECT_TRUE(server_->UpdateTarget(kDisk, {})); });
+  Initiator host(address_);
+  EXPECT_EQ(begin(host).status, 0);
+  Run([&] { EXPECT_TRUE(server_->UpdateTarget(kDisk, {.initiators = {host.name}})); });
+  EXPECT_EQ(host.LoginStep(0x87, {}).status, 0);
+}
+
 TEST_F(ServerTest, LunsInUseAreNotRemovedWithoutForce) {
   Initiator host(address_);
   host.Login(kDisk);
