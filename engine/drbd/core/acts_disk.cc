@@ -84,6 +84,7 @@ Task<Status> ResourceImpl::Attach(AttachRequest request) {
     return Change(reason, {.hard = true},
                   [number, to](ResourceState& next) { next.Volume(number)->disk = to; });
   };
+  of->attach_unwanted = false;
   (void)set_disk(DiskState::kAttaching, "attach was asked for");
   Status opened = co_await of->OpenDisk(request);
   if (opened) opened = co_await FinishAttach(*of);
@@ -205,6 +206,10 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
   if (!Succeeded(result)) co_return Refused("attach a disk of", result);
   Time until = reactor_.Now() + 30s;
   while (of.state().disk == DiskState::kNegotiating && reactor_.Now() < until) {
+    if (of.attach_unwanted) {
+      co_return MakeError(ErrorCode::kAborted, "{}: the attach was ended by a forced detach",
+                          of.name());
+    }
     co_await changed_.WaitFor(until - reactor_.Now());
   }
   if (of.state().disk < DiskState::kInconsistent) {
@@ -220,6 +225,9 @@ Task<Status> ResourceImpl::Detach(int number, bool force) {
   Volume* at_once = force ? volume(number) : nullptr;
   if (at_once != nullptr && at_once->state().disk > DiskState::kNegotiating) {
     FailDisk(*at_once, "detach was forced");
+  } else if (at_once != nullptr) {
+    at_once->attach_unwanted = true;
+    changed_.NotifyAll();
   }
   AsyncMutex::Lock lock = co_await acts_.Acquire();
   Volume* of = volume(number);

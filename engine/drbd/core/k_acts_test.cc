@@ -80,6 +80,36 @@ TEST(Acts, AForcedDisconnectDoesNotWaitForOtherActs) {
   EXPECT_EQ(bench.connection(0, 1), ConnectionState::kStandAlone);
 }
 
+// An attach waits for the peer's answer for half a minute; who knows better need not.
+TEST(Acts, AForcedDetachEndsAnAttachThatNegotiates) {
+  ClusterOptions options = Options(7);
+  options.net.ping_int = 120s;
+  options.net.timeout = 60s;
+  options.net.ping_timeout = 30s;
+  Bench bench(options);
+  bench.BringUpPrimary();
+  ASSERT_TRUE(bench.Detach(1));
+  auto attached = bench.Start(
+      1, bench.resource(1).Attach({.volume = 0, .backing = bench.program(1).backends[0].get()}));
+  ASSERT_TRUE(bench.RunUntil([&] { return bench.disk_state(1) == DiskState::kNegotiating; }, 5s));
+  bench.world().network().Partition(bench.node(0), bench.node(1), true);
+  bench.RunFor(1s);
+  ASSERT_FALSE(attached->has_value());
+  auto detached = bench.Start(1, bench.resource(1).Detach(0, true));
+  ASSERT_TRUE(bench.RunUntil([&] { return detached->has_value(); }, 5s));
+  EXPECT_TRUE(**detached) << Text(**detached);
+  ASSERT_TRUE(attached->has_value());
+  EXPECT_NE(Text(**attached).find("ended by a forced detach"), std::string::npos)
+      << Text(**attached);
+  EXPECT_EQ(bench.disk_state(1), DiskState::kDiskless);
+  // And nothing of it stays behind.
+  bench.world().network().Partition(bench.node(0), bench.node(1), false);
+  ASSERT_TRUE(bench.Await(1, bench.resource(1).Disconnect(0, true), 5s));
+  ASSERT_TRUE(bench.Attach(1));
+  ASSERT_TRUE(bench.Connect(1, 0));
+  EXPECT_TRUE(bench.BecomesUpToDate());
+}
+
 // Acts that wait for I/O are refused while it is held; to resume stands behind nothing.
 TEST(Acts, ASuspensionHasAWayOut) {
   Bench bench(Options(5));
