@@ -767,6 +767,30 @@ TEST(States, S94SuspendedWritesWaitAndGoOn) {
   pair.ExpectIdleCounters();
 }
 
+TEST(States, TheEndOfASuspensionWaitsForAGenerationInTheMaking) {
+  Pair pair(Options(942));
+  pair.Cut(true);
+  ASSERT_TRUE(pair.WaitConnection(0, ConnectionState::kConnecting));
+  pair.disk(0).set_slowdown(20000);
+  FrontIo* write = pair.StartWrite(0, 0, 4096, 0x21);
+  pair.RunFor(10ms);
+  auto suspended = pair.Start(0, pair.resource(0).SuspendIo());
+  ASSERT_TRUE(pair.RunUntil([&] { return suspended->has_value(); }, 1s));
+  auto resumed = pair.Start(0, pair.resource(0).ResumeIo());
+  pair.RunFor(10ms);
+  // It sleeps until then, and does not look each millisecond.
+  const uint64_t before = pair.world().events();
+  pair.RunFor(500ms);
+  EXPECT_LT(pair.world().events() - before, 100u);
+  EXPECT_FALSE(write->answered());
+  EXPECT_TRUE(pair.SawEvent(0, "suspended-quorum", "yes"));
+  EXPECT_FALSE(pair.SawEvent(0, "suspended-quorum", "no"));
+  pair.disk(0).set_slowdown(1);
+  ASSERT_TRUE(pair.RunUntil([&] { return write->answered() && resumed->has_value(); }, 120s));
+  EXPECT_TRUE(write->ok());
+  EXPECT_TRUE(pair.SawEvent(0, "suspended-quorum", "no"));
+}
+
 TEST(States, SuspendedFlushesAndReadsWaitToo) {
   Pair pair(Options(941));
   ASSERT_TRUE(pair.Await(0, pair.resource(0).SuspendIo()));

@@ -293,7 +293,7 @@ Task<void> ResourceImpl::RunSuspendedUuids() {
     }
     if (of == nullptr || state_.role != Role::kPrimary) break;
     if (of->making_uuid) {
-      WakeReason reason = co_await Sleep(reactor_, 1ms, tasks_.token());
+      WakeReason reason = co_await changed_.Wait(tasks_.token());
       if (reason == WakeReason::kCancelled) co_return;
       continue;
     }
