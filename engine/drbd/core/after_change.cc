@@ -278,7 +278,9 @@ void ResourceImpl::MarkInFlightOutOfSync(PeerDevice& device) {
     if (request.volume != &device.volume()) continue;
     int leg = request.LegOf(device.node());
     if (leg >= 0 && request.leg_states[static_cast<size_t>(leg)].ok()) continue;
-    if (leg >= 0) request.legs[static_cast<size_t>(leg)].in_bitmap = true;
+    if (leg >= 0) {
+      request.legs[static_cast<size_t>(leg)].in_bitmap_of = device.volume().disk_generation();
+    }
     device.volume().SetOutOfSync(request.first, request.end, meta::SlotMask{1} << *slot);
   }
 }

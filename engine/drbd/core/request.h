@@ -35,8 +35,8 @@ struct RequestLeg : SentNotice {
   Time sent_at{};
   bool counted = false;  // in PeerDevice::pending
   // Its bit was set before the bitmap was sent (O4). From there on the resync decides about that
-  // bit: it reads behind this write.
-  bool in_bitmap = false;
+  // bit: it reads behind this write. Volume::disk_generation of the bitmap that has it; 0: none.
+  uint64_t in_bitmap_of = 0;
 };
 
 struct Request final : PoolObject, IoRange, AlUser {

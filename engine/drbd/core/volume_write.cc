@@ -130,7 +130,7 @@ void Volume::ChooseLegs(Request* request) {
     leg.request = request;
     leg.node = node;
     leg.next_on_connection = nullptr;
-    leg.in_bitmap = false;
+    leg.in_bitmap_of = 0;
     switch (route) {
       case WriteRoute::kData:
         request->leg_states[index] =
@@ -259,6 +259,9 @@ void Volume::Retire(Request* request) {
 // drbd-io-path.md A.11: one decision per slot, connected or not, allocated or not.
 void Volume::DecideBits(Request* request) {
   if (disk_ == nullptr) return;
+  // A disk that was attached since did not get this write: a peer that did has not become equal to
+  // it by that.
+  const bool same_disk = request->disk_generation == disk_generation_;
   meta::SlotMask set = disk_->bitmap().all_slots();
   meta::SlotMask clear = 0;
   for (int i = 0; i < request->leg_count; ++i) {
@@ -272,10 +275,10 @@ void Volume::DecideBits(Request* request) {
         break;
       case DoneBits::kSetInSync:
         set &= ~bit;
-        clear |= bit;
+        if (same_disk) clear |= bit;
         break;
       case DoneBits::kSetOutOfSync:
-        if (request->legs[static_cast<size_t>(i)].in_bitmap) set &= ~bit;
+        if (request->legs[static_cast<size_t>(i)].in_bitmap_of == disk_generation_) set &= ~bit;
         break;
     }
   }
