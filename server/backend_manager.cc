@@ -1,5 +1,10 @@
 #include "server/backend_manager.h"
 
+#include <sys/stat.h>
+
+#include <utility>
+#include <vector>
+
 #include "server/convert.h"
 #include "server/names.h"
 #include "server/run_blocking.h"
@@ -41,6 +46,29 @@ v1::Backend BackendManager::Describe(const Entry& entry) const {
   return backend;
 }
 
+namespace {
+
+// The engine refuses a file that is open already, but cannot say as what. May block.
+Status RefuseSameFile(const std::string& name, const std::string& path,
+                      const std::vector<std::pair<std::string, std::string>>& others) {
+  struct stat here{};
+  if (::stat(path.c_str(), &here) != 0) return Ok();
+  const bool device = S_ISBLK(here.st_mode);
+  for (const auto& [other, other_path] : others) {
+    struct stat there{};
+    if (::stat(other_path.c_str(), &there) != 0 || device != S_ISBLK(there.st_mode)) continue;
+    const bool same = device ? here.st_rdev == there.st_rdev
+                             : here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+    if (!same) continue;
+    return MakeError(ErrorCode::kFailedPrecondition,
+                     "backend '{}': '{}' is the same {} as '{}' of backend '{}'", name, path,
+                     device ? "device" : "file", other_path, other);
+  }
+  return Ok();
+}
+
+}  // namespace
+
 void BackendManager::Publish(const Entry& entry) {
   parts_.events.Show(BackendEvent(Describe(entry)), entry.reason);
 }
@@ -54,6 +82,14 @@ Task<Status> BackendManager::Open(std::shared_ptr<Entry> entry) {
     co_await RunBlocking(parts_.reactor, [&] { allowed = check(setup->path); });
     if (!allowed) co_return allowed;
   }
+  std::vector<std::pair<std::string, std::string>> others;
+  for (const auto& [name, other] : entries_) {
+    if (other->opened != nullptr) others.emplace_back(name, other->spec.path());
+  }
+  Status own;
+  co_await RunBlocking(parts_.reactor,
+                       [&] { own = RefuseSameFile(setup->name, setup->path, others); });
+  if (!own) co_return own;
   auto opened = co_await parts_.engine.OpenBackend(*setup);
   if (!opened) co_return std::unexpected(opened.error());
   entry->opened = std::move(*opened);

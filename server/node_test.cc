@@ -3,6 +3,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 
 #include "server/testing/test_node.h"
 
@@ -305,6 +309,53 @@ TEST_F(NodeTest, ComesBackAfterARestartAsSecondary) {
   EXPECT_EQ(resource->connections(1).status().state(), v1::ConnectionState::StandAlone);
   node_.OnReactor([&] { EXPECT_EQ(node_.engine().resource("r0")->net(1).shared_secret, "hush"); });
   EXPECT_FALSE(MakeBackend("disk0"));
+}
+
+TEST_F(NodeTest, ACopyOfAnAttachedDiskIsRefusedAndBothAreNamed) {
+  ASSERT_TRUE(MakeBackend("disk0"));
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeResource("r1"));
+  ASSERT_TRUE(MakeVolume("r0", 0, "disk0"));
+  node_.OnReactor([&] { node_.disks["/disks/copy"] = node_.disks["/disks/disk0"]; });
+  ASSERT_TRUE(MakeBackend("copy"));
+  const auto refused = MakeVolume("r1", 0, "copy");
+  EXPECT_TRUE(IsError(refused, ErrorCode::kFailedPrecondition, "backend 'copy' is a copy of"));
+  EXPECT_TRUE(IsError(refused, ErrorCode::kFailedPrecondition, "volume r0/0"));
+  // In its place it may be used, and what carries no UUID is told apart by nothing.
+  ASSERT_TRUE(Detach("r0", 0));
+  EXPECT_TRUE(MakeVolume("r1", 0, "copy"));
+  for (const char* name : {"old0", "old1"}) {
+    node_.OnReactor([&] {
+      node_.disks[std::string("/disks/") + name] = {.size = 64 * kMiB, .has_metadata = true};
+    });
+    ASSERT_TRUE(MakeBackend(name));
+  }
+  EXPECT_TRUE(MakeVolume("r0", 1, "old0"));
+  EXPECT_TRUE(MakeVolume("r1", 1, "old1"));
+  // Disks whose metadata is made here have one each.
+  ASSERT_TRUE(MakeBackend("disk2"));
+  EXPECT_TRUE(MakeVolume("r0", 2, "disk2"));
+}
+
+TEST_F(NodeTest, AFileUnderAnotherNameIsNotASecondBackend) {
+  std::string directory = testing::TempDir() + "/umblock-same-XXXXXX";
+  ASSERT_NE(mkdtemp(directory.data()), nullptr);
+  const std::string path = directory + "/disk";
+  const std::string link = directory + "/link";
+  std::ofstream(path) << "x";
+  ASSERT_EQ(::link(path.c_str(), link.c_str()), 0);
+  const auto make = [&](const std::string& name, const std::string& at) {
+    node_.OnReactor([&] { node_.disks[at] = {.size = 64 * kMiB}; });
+    v1::CreateBackendRequest request;
+    request.mutable_spec()->set_name(name);
+    request.mutable_spec()->set_path(at);
+    return node_.Call(&Node::backends, &BackendManager::Create, request);
+  };
+  ASSERT_TRUE(make("disk", path));
+  const auto refused = make("link", link);
+  EXPECT_TRUE(IsError(refused, ErrorCode::kFailedPrecondition, "of backend 'disk'"));
+  EXPECT_TRUE(IsError(refused, ErrorCode::kFailedPrecondition, "backend 'link'"));
+  std::filesystem::remove_all(directory);
 }
 
 TEST_F(NodeTest, AMissingBackendLeavesTheVolumeDisklessUntilItIsBack) {

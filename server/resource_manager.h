@@ -103,6 +103,8 @@ class ResourceManager {
   void OnEngineEvents(ResourceEntry& entry);
 
   Status RestoreResource(const config::v1::StoredResource& stored);
+  Status RefuseCopy(const std::string& volume, const std::string& backend,
+                    uint64_t device_uuid) const;
   Task<Status> AttachNow(ResourceEntryPtr entry, uint32_t number);
   Task<Status> MakeMetadata(std::string backend, std::string metadata_backend, uint32_t max_peers,
                             bool force);

@@ -1,5 +1,6 @@
 // ResourceManager's part for volumes and the disks below them.
 #include <algorithm>
+#include <span>
 #include <vector>
 
 #include "server/convert.h"
@@ -72,6 +73,26 @@ void ResourceManager::ReleaseBackends(const v1::VolumeSpec& spec) {
   if (!spec.metadata_backend().empty()) backends_->Release(spec.metadata_backend(), user);
 }
 
+// Two disks with one device UUID are copies of each other (dd, a snapshot). Both in use would look
+// like one disk that goes back in time to the peers of both. Disks whose metadata has no such UUID
+// are told apart by nothing, so nothing is said of them.
+Status ResourceManager::RefuseCopy(const std::string& volume, const std::string& backend,
+                                   uint64_t device_uuid) const {
+  if (device_uuid == 0) return Ok();
+  for (const auto& [name, entry] : entries_) {
+    for (const drbd::VolumeStatus& other : entry->resource->status().volumes) {
+      const std::string other_name = VolumeName(name, static_cast<uint32_t>(other.number));
+      if (other.device_uuid != device_uuid || other_name == volume) continue;
+      return MakeError(
+          ErrorCode::kFailedPrecondition,
+          "backend '{}' is a copy of the disk of {} ({}), which is attached: both have the device "
+          "UUID {:016X}; detach that one first, or create the metadata of this one anew",
+          backend, other_name, other.backend, device_uuid);
+    }
+  }
+  return Ok();
+}
+
 // With the lifecycle lock held. The backends are claimed here if they are not yet.
 Task<Status> ResourceManager::AttachNow(ResourceEntryPtr entry, uint32_t number) {
   VolumeEntry* volume = entry->Volume(number);
@@ -87,6 +108,8 @@ Task<Status> ResourceManager::AttachNow(ResourceEntryPtr entry, uint32_t number)
     if (!metadata) co_return std::unexpected(metadata.error());
     request.metadata = *metadata;
   }
+  request.may_attach = [this, name = VolumeName(entry->name(), number), backend = spec.backend()](
+                           uint64_t device_uuid) { return RefuseCopy(name, backend, device_uuid); };
   Status attached = co_await entry->resource->Attach(request);
   // kNotFound is 'no metadata here', for which there is a remedy.
   if (!attached && attached.error().code() == ErrorCode::kNotFound) {
@@ -108,6 +131,7 @@ Task<Status> ResourceManager::MakeMetadata(std::string backend, std::string meta
   request.backing = *backing;
   request.max_peers = max_peers == 0 ? 1 : static_cast<int>(max_peers);
   request.force = force;
+  parts_.reactor.FillRandom(std::as_writable_bytes(std::span(&request.device_uuid, 1)));
   if (!metadata_backend.empty()) {
     auto metadata = backends_->Device(metadata_backend);
     if (!metadata) co_return std::unexpected(metadata.error());

@@ -15,6 +15,7 @@ Task<Status> CreateMetadata(CreateMetadataRequest request) {
       request.metadata != nullptr ? meta::Placement::kFlexExternal : meta::Placement::kInternal;
   options.layout.max_peers = static_cast<uint32_t>(request.max_peers);
   options.force = request.force;
+  options.device_uuid = request.device_uuid;
   BlockDevice& device = request.metadata != nullptr ? *request.metadata : *request.backing;
   Result<meta::Geometry> geometry = co_await meta::MetaStore::Create(device, options);
   if (!geometry) {

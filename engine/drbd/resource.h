@@ -9,6 +9,7 @@
 // Threading: everything on the resource's reactor. Snapshots (status.h) are values.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -48,6 +49,9 @@ struct AttachRequest {
   // end of `backing`.
   BlockDevice* backing = nullptr;
   BlockDevice* metadata = nullptr;
+  // If set: asked once the metadata has been read, in the same turn in which the disk becomes the
+  // volume's. An error refuses the disk, which then stays as it was.
+  std::function<Status(uint64_t device_uuid)> may_attach;
 };
 
 struct CreateMetadataRequest {
@@ -55,6 +59,7 @@ struct CreateMetadataRequest {
   BlockDevice* metadata = nullptr;  // nullptr: internal
   int max_peers = 1;                // bitmap slots, 1 … 31
   bool force = false;               // overwrite data or metadata that is found there
+  uint64_t device_uuid = 0;         // a tag that tells this disk from others; 0: none
 };
 // Writes fresh metadata (current UUID "just created"). Refuses where it finds a file system or
 // other metadata, naming it.

@@ -79,6 +79,7 @@ struct VolumeStatus {
   uint64_t size_bytes = 0;
   bool quorum = true;
   std::string current_uuid;  // 16 hex digits
+  uint64_t device_uuid = 0;  // of the attached disk; 0: it has none
   std::vector<std::string> openers;
   VolumeCounters counters;
 };

@@ -220,7 +220,11 @@ Task<Status> FakeResource::Attach(drbd::AttachRequest request) {
     co_return MakeError(ErrorCode::kNotFound, "{} carries no metadata: create it first",
                         device->name());
   }
+  if (request.may_attach) {
+    if (Status allowed = request.may_attach(disk.device_uuid); !allowed) co_return allowed;
+  }
   volume.status.backend = request.backing->name();
+  volume.status.device_uuid = disk.device_uuid;
   volume.status.size_bytes = request.backing->geometry().size - kMetadataBytes;
   volume.status.current_uuid = "0000000000000004";
   volume.device->set_size(volume.status.size_bytes);
@@ -233,6 +237,7 @@ Task<Status> FakeResource::Detach(int number, bool force) {
   if (force) engine_->forced_.NotifyAll();
   Volume& volume = volumes_.at(number);
   volume.status.backend.clear();
+  volume.status.device_uuid = 0;
   SetDisk(volume, drbd::DiskState::kDiskless, "detached");
   co_return Ok();
 }
@@ -396,6 +401,7 @@ Task<Status> FakeEngine::CreateMetadata(drbd::CreateMetadataRequest request) {
   }
   disk.has_metadata = true;
   disk.has_file_system = false;
+  disk.device_uuid = request.device_uuid;
   co_return Ok();
 }
 

@@ -21,6 +21,7 @@ struct FakeDisk {
   bool has_file_system = false;
   bool fails = false;  // cannot be opened
   uint32_t block_size = 512;
+  uint64_t device_uuid = 0;
 };
 using FakeDisks = std::map<std::string, FakeDisk>;  // by path
 

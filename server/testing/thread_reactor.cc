@@ -68,7 +68,7 @@ Time ThreadReactor::Now() const {
 }
 
 void ThreadReactor::FillRandom(MutableBytes bytes) {
-  for (std::byte& byte : bytes) byte = std::byte{7};
+  for (std::byte& byte : bytes) byte = std::byte{next_random_++};
 }
 
 void ThreadReactor::Post(Completion* completion, int32_t result) {

@@ -53,6 +53,7 @@ class ThreadReactor final : public Reactor {
   std::deque<Completion*> posted_;
   std::deque<BlockingWork*> blocking_;
   bool stop_ = false;
+  uint8_t next_random_ = 7;  // no two draws are equal, for a while
   TimerQueue timers_;
   BufferPool buffers_;
   std::thread thread_;

@@ -81,6 +81,13 @@ Task<Status> Volume::OpenDisk(const AttachRequest& request) {
                         "the metadata again with that block size",
                         name(), bytes_per_bit, meta::kDefaultBytesPerBit);
   }
+  if (request.may_attach) {
+    Status allowed = request.may_attach((*disk)->superblock().device_uuid);
+    if (!allowed) {
+      co_await (*disk)->Close(false);
+      co_return allowed;
+    }
+  }
   disk_ = std::move(*disk);
   ++disk_generation_;
   backend_name_ = request.backing->name();
@@ -374,6 +381,7 @@ VolumeStatus Volume::status() const {
   result.disk = now.disk;
   result.disk_reason = WhyNotUpToDate();
   result.backend = backend_name_;
+  if (disk_ != nullptr) result.device_uuid = disk_->superblock().device_uuid;
   result.size_bytes = geometry_.size;
   result.quorum = now.have_quorum;
   if (disk_ != nullptr) result.current_uuid = fmt::format("{:016X}", disk_->uuids().current());
