@@ -2,7 +2,7 @@
 #include <fstream>
 #include <istream>
 
-#include "ctl/command.h"
+#include "ctl/act_command.h"
 #include "ctl/status_command.h"
 #include "umblock/v1/connection.pb.h"
 
@@ -134,51 +134,45 @@ void AddChanging(const Builder& b, CLI::App* noun) {
 }
 
 template <typename Request>
-std::shared_ptr<Request> AddAct(const Builder& b, CLI::App* noun, CLI::App** verb, const char* name,
-                                const char* help, const char* method,
-                                const std::function<Status(const Request&)>& before = {}) {
-  Session& s = b.session;
-  auto request = std::make_shared<Request>();
-  *verb = b.Verb(noun, name, help, [&s, request, method, before]() -> Status {
-    if (before) UMBLOCK_TRY(before(*request));
-    v1::Connection connection;
-    return s.Act(std::string("ConnectionService.") + method, *request, &connection);
-  });
-  AddConnectionName(*verb, request);
-  return request;
+Act<Request> AddConnectionAct(const Builder& b, CLI::App* noun, const char* name, const char* help,
+                              const char* method,
+                              const std::function<Status(const Request&)>& before = {}) {
+  auto act = AddAct<v1::Connection, Request>(b, noun, name, help,
+                                             std::string("ConnectionService.") + method, before);
+  AddConnectionName(act.verb, act.request);
+  return act;
 }
 
 void AddActs(const Builder& b, CLI::App* noun) {
   Session& s = b.session;
-  CLI::App* verb = nullptr;
-  auto connect = AddAct<v1::ConnectRequest>(
-      b, noun, &verb, "connect", "Start to connect; also after a restart", "Connect",
+  auto connect = AddConnectionAct<v1::ConnectRequest>(
+      b, noun, "connect", "Start to connect; also after a restart", "Connect",
       [&s](const v1::ConnectRequest& r) -> Status {
         return r.discard_my_data()
                    ? s.Confirm("This node's changes since the split are thrown away")
                    : Ok();
       });
-  Flag(verb, "--discard-my-data", connect, "discard_my_data",
+  Flag(connect.verb, "--discard-my-data", connect.request, "discard_my_data",
        "Resolve a split brain: throw this node's changes away");
-  auto disconnect = AddAct<v1::DisconnectRequest>(
-      b, noun, &verb, "disconnect", "End the link; also after a restart", "Disconnect",
+  auto disconnect = AddConnectionAct<v1::DisconnectRequest>(
+      b, noun, "disconnect", "End the link; also after a restart", "Disconnect",
       [&s](const v1::DisconnectRequest& r) -> Status {
         return r.force() ? s.Confirm("The last UpToDate data may be taken away") : Ok();
       });
-  Flag(verb, "--force", disconnect, "force", "Whatever that takes away");
-  auto invalidate = AddAct<v1::InvalidateRemoteRequest>(
-      b, noun, &verb, "invalidate-remote", "Throw the peer's data away and send it from here",
+  Flag(disconnect.verb, "--force", disconnect.request, "force", "Whatever that takes away");
+  auto invalidate = AddConnectionAct<v1::InvalidateRemoteRequest>(
+      b, noun, "invalidate-remote", "Throw the peer's data away and send it from here",
       "InvalidateRemote", [&s](const v1::InvalidateRemoteRequest& r) {
         return s.Confirm(fmt::format("The peer's data of volume {}/{} is thrown away", r.resource(),
                                      r.number()));
       });
-  Field(verb, "--volume", invalidate, "number", "Volume number (0)");
+  Field(invalidate.verb, "--volume", invalidate.request, "number", "Volume number (0)");
   auto pause =
-      AddAct<v1::PauseSyncRequest>(b, noun, &verb, "pause-sync", "Pause the sync", "PauseSync");
-  Field(verb, "--volume", pause, "number", "Volume number (0)");
-  auto resume = AddAct<v1::ResumeSyncRequest>(b, noun, &verb, "resume-sync", "Let the sync go on",
-                                              "ResumeSync");
-  Field(verb, "--volume", resume, "number", "Volume number (0)");
+      AddConnectionAct<v1::PauseSyncRequest>(b, noun, "pause-sync", "Pause the sync", "PauseSync");
+  Field(pause.verb, "--volume", pause.request, "number", "Volume number (0)");
+  auto resume = AddConnectionAct<v1::ResumeSyncRequest>(b, noun, "resume-sync",
+                                                        "Let the sync go on", "ResumeSync");
+  Field(resume.verb, "--volume", resume.request, "number", "Volume number (0)");
 }
 
 }  // namespace

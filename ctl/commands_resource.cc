@@ -1,7 +1,7 @@
 // umctl resource …
 #include <fmt/core.h>
 
-#include "ctl/command.h"
+#include "ctl/act_command.h"
 #include "ctl/one_shot.h"
 #include "ctl/status_command.h"
 
@@ -134,15 +134,11 @@ void AddChanging(const Builder& b, CLI::App* noun) {
 }
 
 template <typename Request>
-CLI::App* AddAct(const Builder& b, CLI::App* noun, const char* name, const char* help,
-                 const char* method, const std::function<Status(const Request&)>& before = {}) {
-  Session& s = b.session;
-  auto request = std::make_shared<Request>();
-  CLI::App* verb = b.Verb(noun, name, help, [&s, request, method, before]() -> Status {
-    if (before) UMBLOCK_TRY(before(*request));
-    v1::Resource resource;
-    return s.Act(std::string("ResourceService.") + method, *request, &resource);
-  });
+CLI::App* AddResourceAct(const Builder& b, CLI::App* noun, const char* name, const char* help,
+                         const char* method,
+                         const std::function<Status(const Request&)>& before = {}) {
+  auto [verb, request] = AddAct<v1::Resource, Request>(
+      b, noun, name, help, std::string("ResourceService.") + method, before);
   Positional(verb, "RESOURCE", request, "name", "Name");
   if (Request::descriptor()->FindFieldByName("force") != nullptr) {
     Flag(verb, "--force", request, "force", "See the help of this verb");
@@ -152,7 +148,7 @@ CLI::App* AddAct(const Builder& b, CLI::App* noun, const char* name, const char*
 
 void AddActs(const Builder& b, CLI::App* noun) {
   Session& s = b.session;
-  AddAct<v1::PromoteRequest>(
+  AddResourceAct<v1::PromoteRequest>(
       b, noun, "promote", "Make this node Primary", "Promote",
       [&s](const v1::PromoteRequest& request) -> Status {
         if (!request.force()) return Ok();
@@ -164,15 +160,15 @@ void AddActs(const Builder& b, CLI::App* noun) {
           "--force uses data that is not UpToDate. For a fresh resource rather use\n"
           "  umctl volume new-current-uuid r0/0 --clear-bitmap\n"
           "while all nodes are connected: it skips the first sync.");
-  AddAct<v1::DemoteRequest>(
+  AddResourceAct<v1::DemoteRequest>(
       b, noun, "demote", "Make this node Secondary", "Demote",
       [&s](const v1::DemoteRequest& request) -> Status {
         if (!request.force()) return Ok();
         return s.Confirm("Whoever has a volume of " + request.name() + " open gets I/O errors");
       })
       ->footer("--force fails the requests of those who have a volume open.");
-  AddAct<v1::SuspendIoRequest>(b, noun, "suspend-io", "Hold requests back", "SuspendIo");
-  AddAct<v1::ResumeIoRequest>(b, noun, "resume-io", "Let requests go on", "ResumeIo");
+  AddResourceAct<v1::SuspendIoRequest>(b, noun, "suspend-io", "Hold requests back", "SuspendIo");
+  AddResourceAct<v1::ResumeIoRequest>(b, noun, "resume-io", "Let requests go on", "ResumeIo");
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // umctl backend …, umctl volume …, umctl metadata …
-#include "ctl/command.h"
+#include "ctl/act_command.h"
 #include "ctl/status_command.h"
 #include "umblock/v1/backend.pb.h"
 #include "umblock/v1/event.pb.h"
@@ -20,18 +20,14 @@ void AddDiskOptions(CLI::App* verb, const MessagePtr& message, const std::string
 }
 
 template <typename Request>
-std::shared_ptr<Request> AddAct(const Builder& b, CLI::App* noun, CLI::App** verb, const char* name,
-                                const char* help, const char* method,
-                                const std::function<Status(const Request&)>& before = {}) {
-  Session& s = b.session;
-  auto request = std::make_shared<Request>();
-  *verb = b.Verb(noun, name, help, [&s, request, method, before]() -> Status {
-    if (before) UMBLOCK_TRY(before(*request));
-    v1::Volume volume;
-    return s.Act(std::string("VolumeService.") + method, *request, &volume);
-  });
-  SlashPositional(*verb, "VOLUME", request, "resource", "number", "Resource and volume number");
-  return request;
+Act<Request> AddVolumeAct(const Builder& b, CLI::App* noun, const char* name, const char* help,
+                          const char* method,
+                          const std::function<Status(const Request&)>& before = {}) {
+  auto act = AddAct<v1::Volume, Request>(b, noun, name, help,
+                                         std::string("VolumeService.") + method, before);
+  SlashPositional(act.verb, "VOLUME", act.request, "resource", "number",
+                  "Resource and volume number");
+  return act;
 }
 
 void AddVolumeCreate(const Builder& b, CLI::App* noun) {
@@ -56,12 +52,11 @@ void AddVolumeCreate(const Builder& b, CLI::App* noun) {
 
 void AddVolumeLooking(const Builder& b, CLI::App* noun) {
   Session& s = b.session;
-  CLI::App* verb = nullptr;
-  AddAct<v1::GetVolumeRequest>(b, noun, &verb, "get", "Show one volume", "GetVolume");
-  verb->alias("show");
+  AddVolumeAct<v1::GetVolumeRequest>(b, noun, "get", "Show one volume", "GetVolume")
+      .verb->alias("show");
   auto list = std::make_shared<v1::ListVolumesRequest>();
   auto watch = std::make_shared<bool>(false);
-  verb = b.Verb(noun, "list", "List volumes", [&s, list, watch]() -> Status {
+  CLI::App* verb = b.Verb(noun, "list", "List volumes", [&s, list, watch]() -> Status {
     v1::ListVolumesResponse response;
     UMBLOCK_TRY(s.Act("VolumeService.ListVolumes", *list, &response));
     return *watch ? FollowEvents(s, list->resource(), "volume ") : Ok();
@@ -94,42 +89,43 @@ void AddMetadata(const Builder& b, CLI::App* noun, const char* name) {
 
 void AddVolumeActs(const Builder& b, CLI::App* noun) {
   Session& s = b.session;
-  CLI::App* verb = nullptr;
-  auto attach = AddAct<v1::AttachRequest>(b, noun, &verb, "attach",
-                                          "Attach a backend; also after a restart", "Attach");
-  Field(verb, "--backend", attach, "backend", "Backend of the data (the volume's)");
-  Field(verb, "--metadata-backend", attach, "metadata_backend",
+  auto attach = AddVolumeAct<v1::AttachRequest>(b, noun, "attach",
+                                                "Attach a backend; also after a restart", "Attach");
+  Field(attach.verb, "--backend", attach.request, "backend", "Backend of the data (the volume's)");
+  Field(attach.verb, "--metadata-backend", attach.request, "metadata_backend",
         "Backend of the metadata (the volume's, or internal)");
-  auto detach = AddAct<v1::DetachRequest>(
-      b, noun, &verb, "detach", "Detach the backend; also after a restart", "Detach",
+  auto detach = AddVolumeAct<v1::DetachRequest>(
+      b, noun, "detach", "Detach the backend; also after a restart", "Detach",
       [&s](const v1::DetachRequest& r) -> Status {
         return r.force() ? s.Confirm("Requests on the disk may be lost, and so may the last copy")
                          : Ok();
       });
-  Flag(verb, "--force", detach, "force", "Do not wait for requests, even for the last copy");
-  auto invalidate = AddAct<v1::InvalidateRequest>(
-      b, noun, &verb, "invalidate", "Throw the local data away and fetch it from a peer",
-      "Invalidate", [&s](const v1::InvalidateRequest& r) {
+  Flag(detach.verb, "--force", detach.request, "force",
+       "Do not wait for requests, even for the last copy");
+  auto invalidate = AddVolumeAct<v1::InvalidateRequest>(
+      b, noun, "invalidate", "Throw the local data away and fetch it from a peer", "Invalidate",
+      [&s](const v1::InvalidateRequest& r) {
         return s.Confirm(
             fmt::format("The data of {}/{} on this node is thrown away", r.resource(), r.number()));
       });
-  Field(verb, "--from", invalidate, "peer_node_id", "Node id of the peer (any that has the data)");
-  AddAct<v1::OutdateRequest>(b, noun, &verb, "outdate", "Mark the local data as older", "Outdate");
-  auto uuid = AddAct<v1::NewCurrentUuidRequest>(
-      b, noun, &verb, "new-current-uuid", "Start a new generation of the data", "NewCurrentUuid");
-  Flag(verb, "--clear-bitmap", uuid, "clear_bitmap",
+  Field(invalidate.verb, "--from", invalidate.request, "peer_node_id",
+        "Node id of the peer (any that has the data)");
+  AddVolumeAct<v1::OutdateRequest>(b, noun, "outdate", "Mark the local data as older", "Outdate");
+  auto uuid = AddVolumeAct<v1::NewCurrentUuidRequest>(
+      b, noun, "new-current-uuid", "Start a new generation of the data", "NewCurrentUuid");
+  Flag(uuid.verb, "--clear-bitmap", uuid.request, "clear_bitmap",
        "Fresh volumes, connected: declare all disks equal and skip the first sync");
-  auto update = AddAct<v1::UpdateVolumeRequest>(
-      b, noun, &verb, "update", "Set disk options; those not given return to defaults",
-      "UpdateVolume");
-  AddDiskOptions(verb, update, "disk.");
+  auto update = AddVolumeAct<v1::UpdateVolumeRequest>(
+      b, noun, "update", "Set disk options; those not given return to defaults", "UpdateVolume");
+  AddDiskOptions(update.verb, update.request, "disk.");
   auto remove = std::make_shared<v1::DeleteVolumeRequest>();
-  verb = b.Verb(noun, "delete", "Remove a volume that is detached", [&s, remove]() -> Status {
-    v1::DeleteVolumeResponse response;
-    UMBLOCK_TRY(s.Act("VolumeService.DeleteVolume", *remove, &response));
-    s.PrintDone(fmt::format("volume {}/{} deleted", remove->resource(), remove->number()));
-    return Ok();
-  });
+  CLI::App* verb =
+      b.Verb(noun, "delete", "Remove a volume that is detached", [&s, remove]() -> Status {
+        v1::DeleteVolumeResponse response;
+        UMBLOCK_TRY(s.Act("VolumeService.DeleteVolume", *remove, &response));
+        s.PrintDone(fmt::format("volume {}/{} deleted", remove->resource(), remove->number()));
+        return Ok();
+      });
   SlashPositional(verb, "VOLUME", remove, "resource", "number", "Resource and volume number");
 }
 
