@@ -162,7 +162,11 @@ class Ci:
         self.ctest("release", "release", PLAIN_TESTS)
 
     def e2e(self):
-        self.pytest("e2e", "e2e", "--ignore=e2e/containers")
+        self.pytest("e2e", "e2e", "--ignore=e2e/containers", "--ignore=e2e/kernel")
+
+    def kernel9(self):
+        """Skipped, with permission, unless UMBLOCK_KERNEL9_MODULES is set."""
+        self.pytest("kernel9", "e2e/kernel")
 
     def iscsi(self):
         """libiscsi's suite. What is known not to pass (conformance.expected) counts as skipped."""
@@ -225,6 +229,7 @@ STAGES = [
     ("tidy", 3, None, "asan"),
     ("release", 7, None, None),
     ("e2e", 8, "e2e/conftest.py", "release"),
+    ("kernel9", 20, "e2e/kernel/conftest.py", "release"),
     ("iscsi", 3, "e2e/iscsi/conformance.py", "release"),
     ("tsan", 4, None, None),
     ("fuzz", 2, "fuzz/*.cc", "asan"),

@@ -1,18 +1,17 @@
 """Fixtures: everything they make is taken away again, also when a test fails."""
 
 import os
-import pathlib
-import shutil
-import tempfile
 
 import pytest
 from harness.cluster import Cluster
-from harness.leftovers import PREFIX, remove_leftovers
+from harness.leftovers import DIRECTORY, make_workdir, remove_leftovers
 from harness.network import make_pair
 from harness.node import UMBLOCKD, UMCTL, Node, tear_down_all
 from harness.shell import Cleanup
 
-DIRECTORY = os.environ.get("UMBLOCK_E2E_DIR", "/var/tmp")
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "kernel9: needs the modules of a kernel's DRBD 9 (e2e/kernel)")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,13 +22,6 @@ def machine():
     for program in [UMBLOCKD, UMCTL]:
         assert program.exists(), f"{program} is not there: run make"
     remove_leftovers(DIRECTORY)
-
-
-def make_workdir(cleanup):
-    """A short path: a unix socket's may have 107 bytes."""
-    directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=DIRECTORY))
-    cleanup.add(shutil.rmtree, directory)
-    return directory
 
 
 def make_cluster(cleanup, workdir):

@@ -1,13 +1,23 @@
-"""What test runs leave behind that were killed: found by the pid in its name, and taken away."""
+"""Working directories, and what test runs leave behind that were killed: found by the pid in its name,
+and taken away."""
 
 import os
 import pathlib
 import re
 import shutil
+import tempfile
 
 from .shell import output, run
 
 PREFIX = "umb"
+DIRECTORY = os.environ.get("UMBLOCK_E2E_DIR", "/var/tmp")
+
+
+def make_workdir(cleanup):
+    """A short path: a unix socket's may have 107 bytes."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=DIRECTORY))
+    cleanup.add(shutil.rmtree, directory)
+    return directory
 
 
 def owner_is_gone(name):

@@ -1,5 +1,4 @@
-"""Network namespaces, one per node, on one bridgeless link each to each other: a veth pair for two
-nodes."""
+"""Network namespaces: one per node with a veth pair between them, or one with a bridge for VMs."""
 
 import itertools
 import os
@@ -50,3 +49,20 @@ def make_pair(cleanup):
         run("ip", "-n", space.name, "addr", "add", f"{space.address}/24", "dev", "link0")
         run("ip", "-n", space.name, "link", "set", "link0", "up")
     return spaces
+
+
+def make_bridge(cleanup, count):
+    """A namespace with the address 10.78.0.1 and `count` taps for VMs; cutting
+    it takes the first VM's cable away. Returns it and the taps' names."""
+    name = f"{PREFIX}{os.getpid()}-{next(pairs)}-vm"
+    taps = [f"tap{index}" for index in range(count)]
+    run("ip", "netns", "add", name)
+    cleanup.add(run, "ip", "netns", "del", name)
+    run("ip", "-n", name, "link", "set", "lo", "up")
+    run("ip", "-n", name, "link", "add", "vms", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
+    run("ip", "-n", name, "addr", "add", "10.78.0.1/24", "dev", "vms")
+    run("ip", "-n", name, "link", "set", "vms", "up")
+    for tap in taps:
+        run("ip", "-n", name, "tuntap", "add", tap, "mode", "tap")
+        run("ip", "-n", name, "link", "set", tap, "master", "vms", "up")
+    return Namespace(name, "10.78.0.1", taps[0]), taps

@@ -1,0 +1,173 @@
+"""umblock and a kernel's DRBD as the two nodes of one resource, r0 with one volume."""
+
+import base64
+import os
+import pathlib
+
+from .kernel_node import PORT, SMALL
+from .loop import FileSystem
+from .node import MIB
+from .shell import wait_until
+
+NAME = "r0"
+
+
+class KernelPair:
+    def __init__(self, node, kernel, cleanup, directory):
+        self.u = node
+        self.k = kernel
+        self.cleanup = cleanup
+        self.directory = pathlib.Path(directory)
+        self.failed = False
+
+    # -- making -----------------------------------------------------------------------------------
+
+    def resource(self, protocol="C", size=SMALL, secret=None, sync=None, connect=True, external=False,
+                 kernel_net=None, kernel_disk=None, net=(), disk=()):
+        """The resource on both nodes, fresh. `sync`: the node ("u" or "k") that skips the first sync, or
+        None. `size` is SMALL or LARGE, that of both disks."""
+        kernel_net = {"protocol": protocol, **(kernel_net or {})}
+        net = ["--protocol", protocol, "--ping-timeout", "5s", "--connect-int", "1s", "--c-plan-ahead", "0",
+               "--resync-rate", "400000", *net]
+        if secret:
+            kernel_net |= {"cram-hmac-alg": "sha256", "shared-secret": f'"{secret}"'}
+            path = self.directory / "secret"
+            path.write_text(secret + "\n")
+            net += ["--shared-secret-file", path]
+        self.k.configure(self.u, size, kernel_net, kernel_disk, external=external)
+        self.k.create_metadata()
+        self.k.drbdadm("up", NAME)
+        self.configure_umblock(size, net, disk, external)
+        if connect:
+            self.connect_umblock()
+            self.wait_connected()
+            if sync:
+                self.skip_sync(sync)
+
+    def configure_umblock(self, size, net=(), disk=(), external=False, create=True):
+        metadata = []
+        self.make_backend("data", size)
+        if external:
+            self.make_backend("metadata", 16 * MIB)
+            metadata = ["--metadata-backend", "metadata"]
+        self.u.umctl("resource", "create", NAME, "--node-id", self.u.node_id)
+        self.u.umctl("volume", "create", f"{NAME}/0", *disk)
+        if create:
+            self.u.umctl("metadata", "create", f"{NAME}/0", "--backend", "data", *metadata)
+        self.u.umctl("volume", "attach", f"{NAME}/0", "--backend", "data", *metadata)
+        self.u.umctl("connection", "create", f"{NAME}/{self.k.node_id}", "--peer-name", self.k.name, "--path",
+                     f"{self.u.namespace.address}:{PORT}", f"{self.k.address}:{PORT}", *net)
+        self.u.umctl("export", "create", f"{NAME}-0", "--volume", f"{NAME}/0")
+
+    def make_backend(self, name, size):
+        self.u.umctl("backend", "create", name, "--path", self.u.disks / f"{name}.img", "--size", size, "--create")
+
+    def skip_sync(self, who):
+        if who == "u":
+            self.u.umctl("volume", "new-current-uuid", f"{NAME}/0", "--clear-bitmap")
+        else:
+            self.k.drbdadm("--clear-bitmap", "new-current-uuid", f"{NAME}/0")
+        self.wait_in_sync()
+
+    # -- connecting -------------------------------------------------------------------------------
+
+    def connect_umblock(self):
+        self.u.umctl("connection", "connect", f"{NAME}/{self.k.node_id}")
+
+    def disconnect_umblock(self):
+        self.u.umctl("connection", "disconnect", f"{NAME}/{self.k.node_id}")
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    def shown(self):
+        return self.u.json("resource", "show", NAME)
+
+    def connection(self):
+        return self.shown()["connections"][0]
+
+    def connection_state(self):
+        return self.connection()["status"].get("state")
+
+    def volume(self):
+        return self.shown()["volumes"][0]["status"]
+
+    def peer_volume(self):
+        return self.connection()["volumes"][0]
+
+    def role(self):
+        return self.shown()["status"]["role"]
+
+    def received(self):
+        return int(self.peer_volume().get("receivedBytes", 0))
+
+    def out_of_sync(self):
+        return int(self.peer_volume().get("outOfSyncBytes", 0))
+
+    def size(self):
+        return int(self.volume()["sizeBytes"])
+
+    def wait_connected(self, timeout=90):
+        wait_until(lambda: self.connection_state() == "Connected", "umblock is connected", timeout, 0.2)
+        self.k.wait_state("Connected", timeout=timeout)
+
+    def in_sync(self):
+        connection = self.connection()
+        volumes = connection.get("volumes", [])
+        return (connection["status"].get("state") == "Connected" and volumes
+                and self.volume().get("disk") == "UpToDate" and volumes[0].get("peerDisk") == "UpToDate"
+                and volumes[0].get("replication") == "Established"
+                and int(volumes[0].get("outOfSyncBytes", 0)) == 0)
+
+    def wait_in_sync(self, timeout=180):
+        wait_until(self.in_sync, "umblock is in sync", timeout, 0.2)
+        wait_until(self.k.in_sync, "the kernel is in sync", timeout, 0.2)
+
+    # -- doing ------------------------------------------------------------------------------------
+
+    def promote(self, who, force=False):
+        if who == "u":
+            self.u.umctl("resource", "promote", NAME, *(["--force", "--yes"] if force else []))
+        else:
+            self.k.drbdadm("primary", *(["--force"] if force else []), NAME)
+
+    def demote(self, who):
+        if who == "u":
+            self.u.umctl("resource", "demote", NAME)
+        else:
+            self.k.drbdadm("secondary", NAME)
+
+    @property
+    def export(self):
+        return self.u.exports / f"{NAME}-0"
+
+    def write(self, who, offset, data):
+        """Written and flushed."""
+        if who == "u":
+            with open(self.export, "r+b", buffering=0) as disk:
+                disk.seek(offset)
+                assert disk.write(data) == len(data)
+                os.fsync(disk.fileno())
+        else:
+            self.k.run(f"base64 -d > /tmp/data <<'END'\n{base64.encodebytes(data).decode()}END\n"
+                       f"dd if=/tmp/data of=/dev/drbd0 bs=4k seek={offset} oflag=seek_bytes conv=fsync,notrunc status=none")
+
+    def file_system(self):
+        file_system = FileSystem(self.export, self.directory / "mnt")
+        self.cleanup.add(file_system.tear_down)
+        return file_system
+
+    def finish(self):
+        """Takes both down and compares all that the disks hold; returns it."""
+        self.wait_in_sync()
+        size = self.size()
+        assert self.k.size() == size
+        self.u.umctl("connection", "disconnect", f"{NAME}/{self.k.node_id}")
+        self.k.take_away()
+        assert self.u.stop() == 0
+        area = (self.u.disks / "data.img").read_bytes()[:size]
+        other = self.k.data_area(size)
+        assert len(area) == len(other) == size
+        if area != other:
+            blocks = [at for at in range(0, size, 4096) if area[at:at + 4096] != other[at:at + 4096]]
+            raise AssertionError(f"{len(blocks)} blocks differ, the first at {blocks[:10]}")
+        return area
