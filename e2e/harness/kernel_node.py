@@ -31,6 +31,7 @@ class KernelNode:
         self.node_id = node_id
         self.address = vm.address
         self.disk = 0  # which of the VM's disks has the data
+        self.configuration = ""
         self.log = ""  # what the kernel said in this test
 
     # -- the VM -----------------------------------------------------------------------------------
@@ -75,9 +76,10 @@ class KernelNode:
         self.vm.run("dmesg -C")
         self.log = ""
 
-    def complaints(self):
-        """Warnings and errors in the log that e2e/kernel/kernel_log_allowed.txt does not allow."""
-        patterns = allowed_messages()
+    def complaints(self, expected=()):
+        """Warnings and errors in the log that neither the test expects nor
+        e2e/kernel/kernel_log_allowed.txt allows."""
+        patterns = [*expected, *allowed_messages()]
         level = re.compile(r"^\S+\s*:(?:emerg|alert|crit|err|warn)\s*: ")
         return [line for line in self.log.splitlines()
                 if level.match(line) and not any(pattern.search(line) for pattern in patterns)]
@@ -108,7 +110,12 @@ class KernelNode:
             text += (f"  on {name} {{ node-id {node_id}; address {address}:{PORT}; volume 0 {{ device minor 0; "
                      f"disk {device(self.disk)}; meta-disk {metadata}; }} }}\n")
         text += "}\n"
-        self.run(f"cat > /etc/drbd.d/r0.res <<'END'\n{text}END")
+        self.configuration = text
+        self.restore_configuration()
+
+    def restore_configuration(self):
+        """A VM that was started again has forgotten it."""
+        self.run(f"cat > /etc/drbd.d/r0.res <<'END'\n{self.configuration}END")
 
     def create_metadata(self, max_peers=1):
         self.drbdadm("--force", "create-md", f"--max-peers={max_peers}", "r0")

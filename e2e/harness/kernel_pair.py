@@ -3,8 +3,10 @@
 import base64
 import os
 import pathlib
+import re
 
 from .kernel_node import PORT, SMALL
+from .load import UmblockLoad, kernel_load
 from .loop import FileSystem
 from .node import MIB
 from .shell import wait_until
@@ -19,6 +21,13 @@ class KernelPair:
         self.cleanup = cleanup
         self.directory = pathlib.Path(directory)
         self.failed = False
+        self.expected = []  # patterns of complaints that the kernel has to make
+
+    def other(self, who):
+        return "k" if who == "u" else "u"
+
+    def expect_complaint(self, pattern):
+        self.expected.append(re.compile(pattern))
 
     # -- making -----------------------------------------------------------------------------------
 
@@ -151,6 +160,36 @@ class KernelPair:
             self.k.run(f"base64 -d > /tmp/data <<'END'\n{base64.encodebytes(data).decode()}END\n"
                        f"dd if=/tmp/data of=/dev/drbd0 bs=4k seek={offset} oflag=seek_bytes conv=fsync,notrunc status=none")
 
+    def read(self, who, offset, length):
+        if who == "u":
+            with open(self.export, "rb", buffering=0) as disk:
+                disk.seek(offset)
+                return disk.read(length)
+        text = self.k.run(f"dd if=/dev/drbd0 bs=4k skip={offset} count={length} iflag=skip_bytes,count_bytes "
+                          "status=none | base64")
+        return base64.b64decode(text)
+
+    def load(self, who, seconds):
+        """Writes, flushes and discards in the background; let it `succeed()` or `wait()`."""
+        if who == "k":
+            return kernel_load(self.k.vm, self.k.size(), seconds)
+        load = UmblockLoad(self.export, self.size(), seconds)
+        self.cleanup.add(load.process.kill)
+        return load
+
+    def connect(self):
+        """From StandAlone on both sides."""
+        self.connect_umblock()
+        if self.k.connection_state() == "StandAlone":
+            self.k.drbdadm("connect", NAME)
+
+    def disconnect(self, who):
+        if who == "u":
+            self.disconnect_umblock()
+        else:
+            self.k.drbdadm("disconnect", NAME)
+        wait_until(lambda: self.connection_state() != "Connected", "umblock is disconnected", 30)
+
     def file_system(self):
         file_system = FileSystem(self.export, self.directory / "mnt")
         self.cleanup.add(file_system.tear_down)
@@ -161,7 +200,7 @@ class KernelPair:
         self.wait_in_sync()
         size = self.size()
         assert self.k.size() == size
-        self.u.umctl("connection", "disconnect", f"{NAME}/{self.k.node_id}")
+        self.disconnect("u")
         self.k.take_away()
         assert self.u.stop() == 0
         area = (self.u.disks / "data.img").read_bytes()[:size]

@@ -84,8 +84,10 @@ def pair(kernel_rig, cleanup, workdir):
         kernel.take_away()
         kernel.collect_log()
     if not pair.failed:
-        complaints = kernel.complaints()
+        complaints = kernel.complaints(pair.expected)
         assert not complaints, "the kernel complains:\n" + "\n".join(complaints)
+        for pattern in pair.expected:
+            assert pattern.search(kernel.log), f"the kernel does not say {pattern.pattern}"
 
 
 @pytest.hookimpl(hookwrapper=True)

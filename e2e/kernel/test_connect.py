@@ -61,6 +61,8 @@ def test_a_shared_secret_lets_in(pair):
 def test_a_wrong_secret_does_not(pair):
     pair.resource(secret="between the two", connect=False)
     pair.k.drbdadm("net-options", "--shared-secret=another", "r0")
+    pair.expect_complaint("Authentication of peer failed")
+    pair.expect_complaint("connection shut down by peer")
     pair.connect_umblock()
     wait_until(lambda: pair.connection_state() in ("StandAlone", None), "umblock gives up", 60)
     assert "authent" in pair.connection()["status"]["lastError"].lower()
