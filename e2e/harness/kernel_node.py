@@ -103,7 +103,7 @@ class KernelNode:
         metadata = device(METADATA_DISK) if external else "internal"
         text = "resource r0 {\n"
         text += section("options", options or {})
-        text += section("net", {"protocol": "C", "ping-timeout": 50, "connect-int": 1, **(net or {})})
+        text += section("net", {"protocol": "C", "ping-timeout": 50, "connect-int": 1, "socket-check-timeout": 3, **(net or {})})
         text += section("disk", {"c-plan-ahead": 0, "resync-rate": "400M", **(disk or {})})
         for name, node_id, address in [(self.name, self.node_id, self.address),
                                        (peer.name, peer.node_id, peer.namespace.address)]:
@@ -121,8 +121,12 @@ class KernelNode:
         self.drbdadm("--force", "create-md", f"--max-peers={max_peers}", "r0")
 
     def blank_disks(self):
-        self.run("".join(f"blkdiscard -f {device(index)}\n" for index in range(len(DISK_SIZES))) +
-                 "echo 3 > /proc/sys/vm/drop_caches")
+        self.run("".join(f"blkdiscard -f {device(index)}\n" for index in range(len(DISK_SIZES))))
+        self.forget_cache()
+
+    def forget_cache(self):
+        """What this machine writes to the disks shall be seen."""
+        self.run("for disk in /dev/vd?; do blockdev --flushbufs $disk; done; echo 3 > /proc/sys/vm/drop_caches")
 
     def status(self):
         found = self.vm.try_run("drbdsetup status --json --verbose --statistics r0")

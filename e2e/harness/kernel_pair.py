@@ -4,14 +4,24 @@ import base64
 import os
 import pathlib
 import re
+import time
 
 from .kernel_node import PORT, SMALL
-from .load import UmblockLoad, kernel_load
+from .load import KernelLoad, UmblockLoad
 from .loop import FileSystem
-from .node import MIB
-from .shell import wait_until
+from .node import MIB, Node
+from .shell import run, wait_until
 
 NAME = "r0"
+# A VM without hardware support may be slow to answer.
+PATIENT = ["--ping-timeout", "5s", "--connect-int", "1s", "--socket-check-timeout", "300ms"]
+
+
+def overwrite(path, source):
+    """In place: a VM has it open."""
+    with open(source, "rb") as data, open(path, "r+b") as target:
+        while block := data.read(1 << 20):
+            target.write(block)
 
 
 class KernelPair:
@@ -21,6 +31,7 @@ class KernelPair:
         self.cleanup = cleanup
         self.directory = pathlib.Path(directory)
         self.failed = False
+        self.allowed = []
         self.expected = []  # patterns of complaints that the kernel has to make
 
     def other(self, who):
@@ -29,6 +40,10 @@ class KernelPair:
     def expect_complaint(self, pattern):
         self.expected.append(re.compile(pattern))
 
+    def may_complain(self, *patterns):
+        """Of what this test does to it: depending on when, it says so or not."""
+        self.allowed += [re.compile(pattern) for pattern in patterns]
+
     # -- making -----------------------------------------------------------------------------------
 
     def resource(self, protocol="C", size=SMALL, secret=None, sync=None, connect=True, external=False,
@@ -36,13 +51,14 @@ class KernelPair:
         """The resource on both nodes, fresh. `sync`: the node ("u" or "k") that skips the first sync, or
         None. `size` is SMALL or LARGE, that of both disks."""
         kernel_net = {"protocol": protocol, **(kernel_net or {})}
-        net = ["--protocol", protocol, "--ping-timeout", "5s", "--connect-int", "1s", "--c-plan-ahead", "0",
+        net = ["--protocol", protocol, *PATIENT, "--c-plan-ahead", "0",
                "--resync-rate", "400000", *net]
         if secret:
             kernel_net |= {"cram-hmac-alg": "sha256", "shared-secret": f'"{secret}"'}
             path = self.directory / "secret"
             path.write_text(secret + "\n")
             net += ["--shared-secret-file", path]
+        self.parameters = (size, kernel_net, external)
         self.k.configure(self.u, size, kernel_net, kernel_disk, external=external)
         self.k.create_metadata()
         self.k.drbdadm("up", NAME)
@@ -169,13 +185,18 @@ class KernelPair:
                           "status=none | base64")
         return base64.b64decode(text)
 
-    def load(self, who, seconds):
-        """Writes, flushes and discards in the background; let it `succeed()` or `wait()`."""
+    def load(self, who):
+        """Writes, flushes and discards in the background, until its `stop()`."""
         if who == "k":
-            return kernel_load(self.k.vm, self.k.size(), seconds)
-        load = UmblockLoad(self.export, self.size(), seconds)
+            return KernelLoad(self.k.vm, self.k.size())
+        load = UmblockLoad(self.export, self.size())
         self.cleanup.add(load.process.kill)
         return load
+
+    def load_for(self, who, seconds):
+        load = self.load(who)
+        time.sleep(seconds)
+        load.stop()
 
     def connect(self):
         """From StandAlone on both sides."""
@@ -187,8 +208,29 @@ class KernelPair:
         if who == "u":
             self.disconnect_umblock()
         else:
+            # It says so when umblock closes before it does itself.
+            self.may_complain("meta connection shut down by peer")
             self.k.drbdadm("disconnect", NAME)
         wait_until(lambda: self.connection_state() != "Connected", "umblock is disconnected", 30)
+
+    def exchange_disks(self):
+        """Both are down. Each goes on with the other's disk, as the node that the other was."""
+        before, old = self.u, self.k.node_id
+        self.u = Node(before.name, old, before.namespace, self.directory / "exchanged")
+        self.cleanup.add(lambda node=self.u: node.tear_down())
+        self.k.node_id = before.node_id
+        for name, theirs in [("data", self.k.disk_path), ("metadata", self.k.metadata_path)]:
+            ours = before.disks / f"{name}.img"
+            if ours.exists():
+                run("cp", "--sparse=always", theirs, self.u.disks / f"{name}.img")
+                overwrite(theirs, ours)
+        self.k.forget_cache()
+        self.u.start()
+        self.k.configure(self.u, *self.parameters[:2], external=self.parameters[2])
+        self.k.drbdadm("up", NAME)
+        self.configure_umblock(self.parameters[0], external=self.parameters[2], create=False,
+                               net=PATIENT)
+        self.connect_umblock()
 
     def file_system(self):
         file_system = FileSystem(self.export, self.directory / "mnt")

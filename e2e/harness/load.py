@@ -1,22 +1,23 @@
-"""Writes, flushes and discards on a volume, on either node, until told to stop or out of time."""
+"""Writes, flushes and discards on a volume, on either node, until told to stop."""
 
 import subprocess
 import sys
 
-# Random writes that overlap each other, with some flushes and holes, from four threads. An error ends
-# it with status 3.
+# Random writes that overlap each other, with some flushes and holes, from four threads, until there is
+# something on standard input. An error ends it with status 3.
 WRITER = r"""
-import ctypes, ctypes.util, os, random, sys, threading, time
-path, size, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+import ctypes, ctypes.util, os, random, sys, threading
+path, size = sys.argv[1], int(sys.argv[2])
 libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
 libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
-end = time.monotonic() + seconds
+stopped = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(1), stopped.set()), daemon=True).start()
 failed = []
 def work(seed):
     dice = random.Random(seed)
     fd = os.open(path, os.O_RDWR)
     try:
-        while time.monotonic() < end and not failed:
+        while not stopped.is_set() and not failed:
             length = dice.choice([1, 1, 1, 2, 4, 8, 32]) * 4096
             offset = dice.randrange(0, (size - length) // 4096) * 4096
             kind = dice.randrange(20)
@@ -37,30 +38,45 @@ if failed:
 sys.exit(3 if failed else 0)
 """
 
-FIO = ("fio --output-format=terse --filename=/dev/drbd0 --direct=1 --ioengine=libaio --time_based --runtime={seconds} "
-       "--size={size} --group_reporting --randrepeat=0 "
+STOP = "/run/stop-load"
+FIO = ("rm -f {stop}\n"
+       "while [ ! -e {stop} ]; do fio --output-format=terse --filename=/dev/drbd0 --direct=1 --ioengine=libaio "
+       "--time_based --runtime=3 --size={size} --randrepeat=0 "
        "--name=writes --rw=randwrite --bsrange=4k-128k --iodepth=16 --fsync=32 "
-       "--name=discards --rw=randtrim --bsrange=4k-256k --iodepth=2 --rate_iops=40")
+       "--name=discards --rw=randtrim --bsrange=4k-256k --iodepth=2 --rate_iops=40 > /run/fio 2>&1 || {{ cat /run/fio; exit 3; }}\n"
+       "done")
 
 
 class UmblockLoad:
     """On an exported volume of umblock's."""
 
-    def __init__(self, export, size, seconds):
-        self.process = subprocess.Popen([sys.executable, "-c", WRITER, export, str(size), str(seconds)],
+    def __init__(self, export, size):
+        self.process = subprocess.Popen([sys.executable, "-c", WRITER, export, str(size)], stdin=subprocess.PIPE,
                                         stderr=subprocess.PIPE, text=True)
 
     def running(self):
         return self.process.poll() is None
 
-    def wait(self, timeout=600):
+    def wait(self, timeout=120):
         self.process.wait(timeout)
         return self.process.returncode
 
-    def succeed(self, timeout=600):
-        status = self.wait(timeout)
-        assert status == 0, self.process.stderr.read()
+    def stop(self, timeout=120):
+        """All its requests succeed."""
+        assert self.running(), self.process.stderr.read()
+        self.process.stdin.write("stop")
+        self.process.stdin.flush()
+        assert self.wait(timeout) == 0, self.process.stderr.read()
 
 
-def kernel_load(vm, size, seconds):
-    return vm.background(FIO.format(seconds=seconds, size=size))
+class KernelLoad:
+    """On a kernel's volume."""
+
+    def __init__(self, vm, size):
+        self.vm = vm
+        self.work = vm.background(FIO.format(stop=STOP, size=size))
+
+    def stop(self, timeout=120):
+        assert self.work.running(), self.work.wait().stdout
+        self.vm.run(f"touch {STOP}")
+        self.work.succeed(timeout)

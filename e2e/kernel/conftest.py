@@ -11,11 +11,12 @@ from harness.kernel_node import DISK_SIZES, KernelNode
 from harness.kernel_pair import KernelPair
 from harness.leftovers import make_workdir
 from harness.network import make_bridge
-from harness.node import Node
+from harness.node import ROOT, Node
 from harness.shell import Cleanup, output
 from harness.vm import QEMU, Vm
 from harness.vm_image import image_for
 
+LOGS = ROOT / "build" / "kernel9"
 VARIABLE = "UMBLOCK_KERNEL9_MODULES"
 
 
@@ -71,6 +72,7 @@ def pair(kernel_rig, cleanup, workdir):
     namespace, kernel, _ = kernel_rig
     if not kernel.vm.running:
         kernel.start()
+    kernel.node_id = 1
     kernel.take_away()
     kernel.blank_disks()
     kernel.forget_log()
@@ -84,7 +86,7 @@ def pair(kernel_rig, cleanup, workdir):
         kernel.take_away()
         kernel.collect_log()
     if not pair.failed:
-        complaints = kernel.complaints(pair.expected)
+        complaints = kernel.complaints([*pair.expected, *pair.allowed])
         assert not complaints, "the kernel complains:\n" + "\n".join(complaints)
         for pattern in pair.expected:
             assert pattern.search(kernel.log), f"the kernel does not say {pattern.pattern}"
@@ -92,6 +94,7 @@ def pair(kernel_rig, cleanup, workdir):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
+    """What both sides said in a scenario that failed goes to build/kernel9 at once."""
     outcome = yield
     report = outcome.get_result()
     pair = item.funcargs.get("pair")
@@ -99,8 +102,11 @@ def pytest_runtest_makereport(item, call):
         return
     if report.when == "call":
         pair.failed = True
-        report.sections.append(("umblockd", pair.u.log_tail(150)))
         try:
-            report.sections.append(("kernel", "\n".join(pair.k.collect_log().splitlines()[-150:])))
+            pair.k.collect_log()
         except Exception as problem:  # noqa: BLE001: the VM may be what failed
-            report.sections.append(("kernel", f"no answer: {problem}\n{pair.k.log[-8000:]}"))
+            pair.k.log += f"no answer: {problem}\n"
+    LOGS.mkdir(parents=True, exist_ok=True)
+    log = LOGS / f"{item.name}.{report.when}.log"
+    log.write_text(f"{report.longreprtext}\n--- umblockd\n{pair.u.log_tail(1000)}\n--- kernel\n{pair.k.log}")
+    report.sections.append(("both sides", f"{log}"))

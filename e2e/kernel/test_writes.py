@@ -26,7 +26,7 @@ umount /run/mnt
 def test_writes_flushes_and_discards(pair, protocol, primary):
     pair.resource(protocol, sync=primary)
     pair.promote(primary)
-    pair.load(primary, seconds=8).succeed()
+    pair.load_for(primary, 8)
     pair.demote(primary)
     assert any(pair.finish())
 
@@ -70,7 +70,7 @@ def test_umblock_makes_file_systems(pair):
 def test_writes_with_digests(pair, primary):
     pair.resource(sync=primary, kernel_net={"data-integrity-alg": "sha1"}, net=["--data-integrity-alg", "sha1"])
     pair.promote(primary)
-    pair.load(primary, seconds=6).succeed()
+    pair.load_for(primary, 6)
     pair.demote(primary)
     pair.finish()
 
