@@ -8,8 +8,8 @@ from .node import MIB, ROOT
 from .shell import wait_until
 
 PORT = 7789
-SMALL, LARGE = 64 * MIB, 512 * MIB
-DISK_SIZES = [SMALL, LARGE, 16 * MIB]  # of the VM's disks
+SMALL, LARGE, HUGE = 64 * MIB, 512 * MIB, 8192 * MIB
+DISK_SIZES = [SMALL, LARGE, 16 * MIB, HUGE]  # of the VM's disks
 METADATA_DISK = 2  # when it is external
 ALLOWED = ROOT / "e2e" / "kernel" / "kernel_log_allowed.txt"
 
@@ -21,7 +21,7 @@ def allowed_messages():
 
 
 def device(index):
-    return f"/dev/vd{'bcd'[index]}"
+    return f"/dev/vd{'bcde'[index]}"
 
 
 class KernelNode:
@@ -38,13 +38,19 @@ class KernelNode:
 
     def start(self):
         self.vm.start()
+        self.load()
+        self.vm.run("echo 3 > /proc/sys/kernel/printk; dmesg -C")
+
+    def load(self):
         self.vm.run("modprobe -a lru_cache libcrc32c sha1 sha256 md5 hmac crc32c tls\n"
                     "for module in handshake drbd drbd_transport_tcp; do\n"
                     "  [ -e /mnt/$module.ko ] || continue\n"
                     "  options=; [ $module = drbd ] && options=usermode_helper=disabled\n"
                     "  insmod /mnt/$module.ko $options || exit 1\n"
-                    "done\n"
-                    "echo 3 > /proc/sys/kernel/printk; dmesg -C")
+                    "done")
+
+    def unload(self):
+        self.vm.run("rmmod drbd_transport_tcp; rmmod drbd; [ ! -d /sys/module/handshake ] || rmmod handshake")
 
     def power_cut(self):
         self.collect_log()
@@ -167,12 +173,6 @@ class KernelNode:
     def wait_state(self, *states, timeout=60):
         return wait_until(lambda: self.connection_state() in states, f"the kernel's connection is {states}",
                           timeout, 0.2)
-
-    def data_area(self, size):
-        """What its backing disk holds, read on this machine; the device has to be down or quiet."""
-        self.run("sync")
-        with open(self.disk_path, "rb") as disk:
-            return disk.read(size)
 
     def take_away(self):
         """Nothing of the resource is left, whatever state it is in."""

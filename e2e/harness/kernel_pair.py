@@ -24,6 +24,33 @@ def overwrite(path, source):
             target.write(block)
 
 
+def data_extents(file, size):
+    """Where a sparse file has data: begins and ends."""
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+        except OSError:
+            return
+        end = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+        yield at, min(end, size)
+        at = end
+
+
+def differing_blocks(path, other_path, size):
+    """Offsets of the blocks of 4 KiB that are not equal. Holes are read only where the other has data."""
+    differing = set()
+    with open(path, "rb", buffering=0) as one, open(other_path, "rb", buffering=0) as other:
+        for begin, end in [*data_extents(one, size), *data_extents(other, size)]:
+            for at in range(begin, end, 1 << 20):
+                length = min(1 << 20, end - at)
+                data, theirs = os.pread(one.fileno(), length, at), os.pread(other.fileno(), length, at)
+                if data != theirs:
+                    differing |= {at + block for block in range(0, length, 4096)
+                                  if data[block:block + 4096] != theirs[block:block + 4096]}
+    return sorted(differing)
+
+
 class KernelPair:
     def __init__(self, node, kernel, cleanup, directory):
         self.u = node
@@ -31,6 +58,7 @@ class KernelPair:
         self.cleanup = cleanup
         self.directory = pathlib.Path(directory)
         self.failed = False
+        self.u_said = ""  # umblockd's log, when the test is over
         self.allowed = []
         self.expected = []  # patterns of complaints that the kernel has to make
 
@@ -47,29 +75,31 @@ class KernelPair:
     # -- making -----------------------------------------------------------------------------------
 
     def resource(self, protocol="C", size=SMALL, secret=None, sync=None, connect=True, external=False,
-                 kernel_net=None, kernel_disk=None, net=(), disk=()):
+                 kernel_net=None, kernel_disk=None, net=(), disk=(), max_peers=1, umblock_size=None,
+                 rate=400000, kernel_options=None):
         """The resource on both nodes, fresh. `sync`: the node ("u" or "k") that skips the first sync, or
         None. `size` is SMALL or LARGE, that of both disks."""
         kernel_net = {"protocol": protocol, **(kernel_net or {})}
         net = ["--protocol", protocol, *PATIENT, "--c-plan-ahead", "0",
-               "--resync-rate", "400000", *net]
+               "--resync-rate", rate, *net]
         if secret:
             kernel_net |= {"cram-hmac-alg": "sha256", "shared-secret": f'"{secret}"'}
             path = self.directory / "secret"
             path.write_text(secret + "\n")
             net += ["--shared-secret-file", path]
         self.parameters = (size, kernel_net, external)
-        self.k.configure(self.u, size, kernel_net, kernel_disk, external=external)
-        self.k.create_metadata()
+        self.k.configure(self.u, size, kernel_net, kernel_disk, kernel_options, external)
+        self.k.create_metadata(max_peers)
         self.k.drbdadm("up", NAME)
-        self.configure_umblock(size, net, disk, external)
+        self.configure_umblock(umblock_size or size, net, disk, external, max_peers=max_peers)
         if connect:
             self.connect_umblock()
             self.wait_connected()
             if sync:
                 self.skip_sync(sync)
 
-    def configure_umblock(self, size, net=(), disk=(), external=False, create=True):
+    def configure_umblock(self, size, net=(), disk=(), external=False, create=True,
+                          max_peers=1):
         metadata = []
         self.make_backend("data", size)
         if external:
@@ -78,7 +108,8 @@ class KernelPair:
         self.u.umctl("resource", "create", NAME, "--node-id", self.u.node_id)
         self.u.umctl("volume", "create", f"{NAME}/0", *disk)
         if create:
-            self.u.umctl("metadata", "create", f"{NAME}/0", "--backend", "data", *metadata)
+            self.u.umctl("metadata", "create", f"{NAME}/0", "--backend", "data", "--max-peers", max_peers,
+                         *metadata)
         self.u.umctl("volume", "attach", f"{NAME}/0", "--backend", "data", *metadata)
         self.u.umctl("connection", "create", f"{NAME}/{self.k.node_id}", "--peer-name", self.k.name, "--path",
                      f"{self.u.namespace.address}:{PORT}", f"{self.k.address}:{PORT}", *net)
@@ -238,17 +269,16 @@ class KernelPair:
         return file_system
 
     def finish(self):
-        """Takes both down and compares all that the disks hold; returns it."""
+        """Takes both down and compares all that the disks hold; returns it, if it is much its beginning."""
         self.wait_in_sync()
         size = self.size()
         assert self.k.size() == size
         self.disconnect("u")
         self.k.take_away()
         assert self.u.stop() == 0
-        area = (self.u.disks / "data.img").read_bytes()[:size]
-        other = self.k.data_area(size)
-        assert len(area) == len(other) == size
-        if area != other:
-            blocks = [at for at in range(0, size, 4096) if area[at:at + 4096] != other[at:at + 4096]]
-            raise AssertionError(f"{len(blocks)} blocks differ, the first at {blocks[:10]}")
-        return area
+        ours = self.u.disks / "data.img"
+        self.k.run("sync")
+        differing = differing_blocks(ours, self.k.disk_path, size)
+        assert not differing, f"{len(differing)} blocks differ, the first at {differing[:10]}"
+        with open(ours, "rb") as disk:
+            return disk.read(min(size, SMALL))

@@ -81,6 +81,7 @@ def pair(kernel_rig, cleanup, workdir):
     pair = KernelPair(node, kernel, cleanup, workdir)
     node.start()
     yield pair
+    pair.u_said = pair.u.log_tail(1000)
     namespace.mend()
     if kernel.vm.running:
         kernel.take_away()
@@ -108,5 +109,5 @@ def pytest_runtest_makereport(item, call):
             pair.k.log += f"no answer: {problem}\n"
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{item.name}.{report.when}.log"
-    log.write_text(f"{report.longreprtext}\n--- umblockd\n{pair.u.log_tail(1000)}\n--- kernel\n{pair.k.log}")
+    log.write_text(f"{report.longreprtext}\n--- umblockd\n{pair.u_said or pair.u.log_tail(1000)}\n--- kernel\n{pair.k.log}")
     report.sections.append(("both sides", f"{log}"))

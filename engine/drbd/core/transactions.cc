@@ -347,10 +347,17 @@ void Transactions::Execute(const TransactionActions& actions, bool own) {
           connection->SendInitialStates();
         }
         break;
-      case Kind::kCheckLocally:
-        Execute(participant_.OnLocalVote(resource_.CheckRemote(action.transaction), RemoteFacts()),
-                false);
+      case Kind::kCheckLocally: {
+        StateResult result = resource_.CheckRemote(action.transaction);
+        // A kernel that is told no sends its operator here for the reason.
+        if (!Succeeded(result)) {
+          resource_.logger().Info("resource {}: refused what node {} proposes: {}",
+                                  resource_.name(), action.transaction.id.initiator,
+                                  StateResultText(result));
+        }
+        Execute(participant_.OnLocalVote(result, RemoteFacts()), false);
         break;
+      }
       case Kind::kApply:
         if (own) {
           if (request_ != nullptr && request_->apply) request_->apply(action.commit);
