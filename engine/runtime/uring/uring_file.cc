@@ -19,9 +19,18 @@ namespace {
 constexpr size_t kZeroBytes = 256 << 10;
 alignas(4096) const std::byte kZeroes[kZeroBytes] = {};
 
-bool Retryable(int32_t result) { return result == -EINTR || result == -EAGAIN; }
+// A device that is short of requests or memory may answer EAGAIN for a moment. It is asked again
+// after 1, 2, 4 … 512 ms, about a second in all; one that still has no room has failed.
+constexpr uint8_t kMostTries = 10;
 
 }  // namespace
+
+FileOp::Again::Again(FileOp* o)
+    : Timer([](Timer* self) noexcept {
+        FileOp* waiting = static_cast<Again*>(self)->op;
+        waiting->file->Submit(waiting);
+      }),
+      op(o) {}
 
 FileOp::Ioctl::Ioctl(FileOp* o)
     : BlockingWork(this),
@@ -63,6 +72,7 @@ FileOp* UringFile::NewOp(FileOp::Kind kind, uint64_t offset, uint64_t length, Co
   op->kind = kind;
   op->durable = false;
   op->may_unmap = false;
+  op->tries = 0;
   op->offset = offset;
   op->remaining = length;
   op->first = 0;
@@ -165,7 +175,10 @@ void UringFile::SubmitTransfer(FileOp* op, bool write) {
 void UringFile::OnDone(UringOp* base, int32_t result, uint32_t) noexcept {
   auto* op = static_cast<FileOp*>(base);
   UringFile* file = op->file;
-  if (Retryable(result)) return file->Submit(op);
+  if (result == -EINTR) return file->Submit(op);
+  if (result == -EAGAIN && op->tries < kMostTries) {
+    return file->reactor_.ArmIn(&op->again, std::chrono::milliseconds(1 << op->tries++));
+  }
   switch (op->kind) {
     case FileOp::Kind::kRead:
     case FileOp::Kind::kWrite:
@@ -182,6 +195,7 @@ void UringFile::OnDone(UringOp* base, int32_t result, uint32_t) noexcept {
 void UringFile::OnTransferred(FileOp* op, int32_t result) noexcept {
   if (result < 0) return Finish(op, result);
   auto moved = static_cast<uint64_t>(result);
+  op->tries = 0;
   op->offset += moved;
   op->remaining -= moved;
   if (op->remaining == 0) return Finish(op, 0);

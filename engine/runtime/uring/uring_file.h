@@ -2,7 +2,8 @@
 //
 // Zeroing goes through fallocate, for files and block devices alike, and falls back to writing
 // zeroes where the file system has no such thing; discarding punches holes in files and is the
-// BLKDISCARD ioctl, on a helper thread, for block devices.
+// BLKDISCARD ioctl, on a helper thread, for block devices. A device that answers EAGAIN is asked
+// again with growing pauses, for about a second; then the operation fails with EAGAIN.
 #pragma once
 
 #include "engine/runtime/file.h"

@@ -260,5 +260,62 @@ TEST_F(UringFileTest, OpenErrorsNameTheReason) {
   EXPECT_FALSE(std::filesystem::exists(Path("huge"))) << "what failed leaves nothing behind";
 }
 
+// Makes the next operation of a reactor look as if the device answered EAGAIN: the pool gives it
+// the operation that was returned last, which is this one.
+class Reluctant {
+ public:
+  explicit Reluctant(UringReactor& reactor) : op_(reactor.file_ops().Take()), original_(op_->fn) {
+    current_ = this;
+    op_->fn = [](UringOp* self, int32_t result, uint32_t flags) noexcept {
+      ++current_->answers;
+      if (current_->refusals > 0) {
+        --current_->refusals;
+        result = -EAGAIN;
+      }
+      current_->original_(self, result, flags);
+    };
+    reactor.file_ops().Give(op_);
+  }
+  ~Reluctant() { op_->fn = original_; }
+
+  int refusals = 0;  // still to come
+  int answers = 0;
+
+ private:
+  static inline Reluctant* current_ = nullptr;
+  FileOp* op_;
+  UringOp::Fn original_;
+};
+
+TEST_F(UringFileTest, ADeviceThatHasNoRoomForAMomentIsAskedAgain) {
+  auto file = Create(1 << 20);
+  Pages out(4096, 'x'), in(4096);
+  iovec part = out.iov(0, 4096);
+  Reluctant device(reactor_);
+  device.refusals = 3;
+  EXPECT_EQ(Write(*file, 0, {&part, 1}), 0);
+  EXPECT_EQ(device.answers, 4);
+  part = in.iov(0, 4096);
+  device.refusals = 3;
+  EXPECT_EQ(Read(*file, 0, {&part, 1}), 0);
+  EXPECT_EQ(device.answers, 8);
+  EXPECT_EQ(std::string(in.data, 4096), std::string(out.data, 4096));
+  Close(file);
+}
+
+TEST_F(UringFileTest, ADeviceThatNeverHasRoomFails) {
+  auto file = Create(1 << 20);
+  Pages in(4096);
+  iovec part = in.iov(0, 4096);
+  Reluctant device(reactor_);
+  device.refusals = 1000;
+  EXPECT_EQ(Read(*file, 0, {&part, 1}), -EAGAIN);
+  EXPECT_LT(device.answers, 20);
+  // The next one has its own tries.
+  device.refusals = 1;
+  EXPECT_EQ(Read(*file, 0, {&part, 1}), 0);
+  Close(file);
+}
+
 }  // namespace
 }  // namespace umblock
