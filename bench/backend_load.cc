@@ -112,7 +112,9 @@ int Main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     std::string name = argv[i];
     if (name.starts_with("--")) {
-      if (i + 1 < argc && ParseWorkloadOption(name, argv[++i], &workload)) continue;
+      const char* value = i + 1 < argc ? argv[i + 1] : nullptr;
+      ++i;
+      if (value != nullptr && ParseWorkloadOption(name, value, &workload)) continue;
       fmt::print(stderr, "backend_load: unknown option {}\n", name);
       return 2;
     }

@@ -20,9 +20,13 @@ int main(int argc, char** argv) {
       busy_poll = true;
     } else if (!name.starts_with("--")) {
       url = name;
-    } else if (i + 1 == argc || !ParseWorkloadOption(name, argv[++i], &workload)) {
-      fmt::print(stderr, "iscsi_load: unknown option {}\n", name);
-      return 2;
+    } else {
+      const char* value = i + 1 < argc ? argv[i + 1] : nullptr;
+      ++i;
+      if (value == nullptr || !ParseWorkloadOption(name, value, &workload)) {
+        fmt::print(stderr, "iscsi_load: unknown option {}\n", name);
+        return 2;
+      }
     }
   }
   auto address = LunAddress::Parse(url);

@@ -60,8 +60,8 @@ LoadSession::LoadSession(const Workload& workload, bool busy_poll)
       in_(kReceiveBuffer) {
   Chance chance(workload.seed);
   for (std::byte& b : pattern_) b = static_cast<std::byte>(chance.Next());
-  headers_.reserve(kBhsLength * (workload.depth * 64));
-  out_.reserve(workload.depth * 8);
+  headers_.reserve(kBhsLength * 64 * size_t{workload.depth});
+  out_.reserve(size_t{workload.depth} * 8);
 }
 
 LoadSession::~LoadSession() {

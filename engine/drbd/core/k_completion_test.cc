@@ -81,7 +81,7 @@ TEST(K03, ProtocolAIsAnsweredOnHandOverAndIsOutOfSyncAfterALoss) {
   // INV-6: answered, and out of sync all the same.
   ASSERT_TRUE(
       bench.RunUntil([&] { return bench.connection(0, 1) != ConnectionState::kConnected; }, 10s));
-  ASSERT_TRUE(bench.RunUntil([&] { return bench.out_of_sync(0, 1) == 4 * 4096u; }, 10s));
+  ASSERT_TRUE(bench.RunUntil([&] { return bench.out_of_sync(0, 1) == uint64_t{4} * 4096; }, 10s));
   ASSERT_TRUE(bench.BecomesUpToDate());
   EXPECT_TRUE(bench.Equal(0, 1));
   EXPECT_TRUE(bench.NowIs(1, 8192, 4096, 7));
@@ -189,7 +189,7 @@ TEST(K11, OverlappingWritesAreAppliedInTheirOrderEverywhere) {
     Bench bench(Options(seed));
     bench.BringUpPrimary();
     bench.log.Clear();
-    for (uint8_t i = 1; i <= 12; ++i) bench.StartWrite(0, (i % 3) * 2048, 8192, i);
+    for (uint8_t i = 1; i <= 12; ++i) bench.StartWrite(0, uint64_t{i % 3u} * 2048, 8192, i);
     ASSERT_TRUE(bench.RunUntil([&] { return bench.AllDone(); }));
     bench.RunFor(200ms);
     // The last one covers 0 … 8191, the one before it ends at 12287.

@@ -314,7 +314,7 @@ class AlModel : public ::testing::TestWithParam<uint32_t> {
   void SetUp() override {
     random_.seed(GetParam());
     slots_ = 67 + Below(3) * Below(1000);
-    range_ = 20 + Below(slots_ * 3);
+    range_ = 20 + Below(uint64_t{slots_} * 3);
     blocks_ = std::max<uint32_t>(8, slots_ / 919 + 2);
     number_ = Below(2) == 0 ? 0 : 0xFFFFFFF0;
     log_ = std::make_unique<ActivityLog>(slots_, number_);

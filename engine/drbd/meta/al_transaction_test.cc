@@ -22,7 +22,7 @@ class Ring {
  public:
   explicit Ring(uint32_t stripes = 1, uint32_t size = 8)
       : stripes_(stripes), size_(size), bytes_(uint64_t{stripes} * size * kBlockBytes) {
-    for (uint64_t i = 0; i < stripes * size; ++i) EncodeInitialisedAlBlock(block(i));
+    for (uint64_t i = 0; i < uint64_t{stripes} * size; ++i) EncodeInitialisedAlBlock(block(i));
   }
   MutableAlBlockBytes block(uint64_t physical) {
     return MutableAlBlockBytes(bytes_.data() + physical * kBlockBytes, kBlockBytes);

@@ -69,7 +69,7 @@ class CrashTest : public ::testing::TestWithParam<uint64_t> {
   }
   void NewWrite() {
     Write& write = writes_.emplace_back();
-    write.length = 4096 * (1 + Below(16));
+    write.length = uint64_t{4096} * (1 + Below(16));
     write.offset = Below((kSectors * 512 - write.length) / 4096) * uint64_t{4096};
     const auto first = static_cast<uint32_t>(write.offset / kAlExtentBytes);
     const auto last = static_cast<uint32_t>((write.offset + write.length - 1) / kAlExtentBytes);
