@@ -75,7 +75,7 @@ class Volume final : public DeviceBase, private DiskOwner {
   uint64_t exposed_before = 0;
   bool making_uuid = false;
   uint64_t reasons_for_uuid = 0;  // how often a new generation has become due
-  bool attach_unwanted = false;  // a forced detach came while it attaches: that ends, soon
+  bool attach_unwanted = false;   // a forced detach came while it attaches: that ends, soon
   int generations_in_flight = 0;  // superblock writes that a new generation waits for
 
   // --- peers ---
