@@ -86,7 +86,7 @@ def main():
                 if name.startswith("stage:") and name not in stages:
                     problems.append(f"{where}: {name} did not run")
                     continue
-                found = [outcome for known, outcome in outcomes.items() if fnmatch.fnmatchcase(known, name)]
+                found = [outcome for known, outcome in outcomes.items() if fnmatch.fnmatchcase(known, name.replace("[", "[[]"))]
                 if not found:
                     problems.append(f"{where}: {name} did not run")
                 elif any(FAILED in outcome for outcome in found):

@@ -214,6 +214,9 @@ class Ci:
         self.tool("mutants", [ROOT / "ci" / "mutants" / "run"])
 
     def containers(self):
+        """With both implementations of compose."""
+        run(ROOT / "ci" / "fetch_compose_v2.sh", BUILD / "compose-v2")
+        os.environ["DOCKER_CONFIG"] = str(BUILD / "compose-v2")
         self.pytest("containers", "e2e/containers")
 
     def traceability(self):

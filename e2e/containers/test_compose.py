@@ -31,13 +31,13 @@ def docker():
         made.stop()
 
 
-@pytest.fixture(scope="module", params=compose_commands(), ids=lambda command: "-".join(command))
+@pytest.fixture(scope="module", params=compose_commands(), ids=lambda found: found[0])
 def compose(docker, request):
     """The cluster with a replicated volume behind a LUN on both nodes, in sync, both Secondary."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    cluster = ComposeCluster(docker, request.param, port)
+    cluster = ComposeCluster(docker, request.param[1], port)
     try:
         cluster.up()
         make_resource(cluster)

@@ -81,12 +81,12 @@ class Docker:
 
 
 def compose_commands():
-    """The compose implementations of this machine: docker-compose 1.29, `docker compose`, or both."""
+    """Names and commands of this machine's compose: docker-compose 1.29, `docker compose`, or both."""
     found = []
     if shutil.which("docker-compose"):
-        found.append(("docker-compose",))
+        found.append(("v1", ("docker-compose",)))
     if shutil.which("docker") and run("docker", "compose", "version", check=False).returncode == 0:
-        found.append(("docker", "compose"))
+        found.append(("v2", ("docker", "compose")))
     return found
 
 
