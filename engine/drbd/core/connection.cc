@@ -65,6 +65,7 @@ Task<Status> Connection::Start(ConnectOptions options) {
   wanted_ = true;
   running_ = true;
   last_error_.clear();
+  failures_.Clear();
   cancel_ = std::make_unique<CancelSource>();
   SetState(ConnectionState::kUnconnected, "connect was asked for");
   run_task_.Spawn(Run());
@@ -117,13 +118,32 @@ void Connection::Fail(ConnectionState next, std::string reason) {
   }
   failed_ = true;
   failure_ = next;
-  resource_.logger().Warn("{}: {}: {}", name_, ConnectionStateName(next), reason);
+  LogFailure(fmt::format("{}: {}", ConnectionStateName(next), reason));
   last_error_ = std::move(reason);
   data_->Abort();
   control_->Abort();
   session_tasks_->Cancel();
   failure_event_.NotifyAll();
   ping_event_.NotifyAll();
+}
+
+void Connection::LogFailure(std::string_view reason) {
+  std::optional<uint64_t> times = failures_.Add(reason, reactor_.Now());
+  if (!times) return;
+  resource_.logger().Warn("{}: {}{}", name_, reason,
+                          *times == 1 ? "" : fmt::format(" ({} times since it was said)", *times));
+}
+
+void Connection::NoteRefusal(std::string reason) {
+  LogFailure(fmt::format("not connected: {}", reason));
+  last_error_ = std::move(reason);
+}
+
+void Connection::OnConnectAborted() {
+  if (handshake_.begun() && handshake_reason_.empty()) {
+    last_error_ = "the peer does not connect for now; its status says why";
+  }
+  handshake_.End();
 }
 
 void Connection::FailWith(const Error& error) {
@@ -360,14 +380,24 @@ Task<void> Connection::RunConnectTransaction() {
       case ConnectFollowUp::kConnected:
         co_return;
       case ConnectFollowUp::kRetryIn50Ms:
+        handshake_.End();
         co_await Sleep(reactor_, 50ms, cancel);
         break;
       case ConnectFollowUp::kOutdateAndRetryIn1s:
         resource_.OutdateWouldBeTargets(*this);
+        // Between two attempts nothing is being set up: other acts may come through.
+        handshake_.End();
+        if (handshake_reason_.empty()) {
+          NoteRefusal(fmt::format("the peer does not connect for now: {}; its status says why",
+                                  StateResultText(result)));
+        } else {
+          NoteRefusal(handshake_reason_);
+        }
         ArmHandshakeTimer();
         co_await Sleep(reactor_, 1s, cancel);
         break;
       case ConnectFollowUp::kWaitForReaders:
+        handshake_.End();
         co_await Sleep(reactor_, 500ms, cancel);
         break;
       case ConnectFollowUp::kDisconnect: {

@@ -17,6 +17,7 @@
 #include <string>
 
 #include "engine/drbd/config.h"
+#include "engine/drbd/core/failure_log.h"
 #include "engine/drbd/core/peer_reads.h"
 #include "engine/drbd/core/peer_writes.h"
 #include "engine/drbd/core/request.h"
@@ -73,6 +74,10 @@ class Connection final : private SendQueue::Owner {
   // TearDown, Disconnecting: StandAlone afterwards).
   void Fail(ConnectionState next, std::string reason);
   void FailWith(const Error& error);
+  // The connect is refused for now; it is tried again on the same link.
+  void NoteRefusal(std::string reason);
+  // The peer has broken its connect off.
+  void OnConnectAborted();
   bool up() const { return link_up_ && !failed_; }
   // The link has failed and the state does not say so yet: writes wait, for a moment.
   bool failing() const { return link_up_ && failed_ && state().connected(); }
@@ -88,6 +93,7 @@ class Connection final : private SendQueue::Owner {
   void OnConnected() {
     connected_now_ = true;
     last_error_.clear();
+    failures_.Clear();
     ArmHandshakeTimer();
   }
   void set_handshake_reason(std::string reason) { handshake_reason_ = std::move(reason); }
@@ -188,6 +194,7 @@ class Connection final : private SendQueue::Owner {
   void LoseSentWrites();
   void SetState(ConnectionState next, std::string_view reason);
   void ArmHandshakeTimer();
+  void LogFailure(std::string_view reason);
 
   // --- receiving (connection_data.cc, connection_config.cc, connection_control.cc) ---
   Task<void> DataLoop();
@@ -271,6 +278,7 @@ class Connection final : private SendQueue::Owner {
   bool retry_soon_ = false;
   ConnectionState failure_ = ConnectionState::kUnconnected;
   std::string last_error_;
+  FailureLog failures_;
   WaitQueue failure_event_;
   bool resolve_conflicts_ = false;
   bool connected_now_ = false;               // in this session

@@ -181,6 +181,7 @@ Status Connection::OnState(Bytes payload, PeerDevice& device) {
     device.handshake_word = *word;
     SyncDecision decision = resource_.DecideConnect(device, *word, &handshake_reason_);
     handshake_.OnDecision(device.volume_number(), decision);
+    if (decision.verdict == SyncVerdict::kRetry) NoteRefusal(handshake_reason_);
     resource_.transactions().OnHandshake();
   }
   return Ok();

@@ -92,6 +92,7 @@ void Connection::SendInitialStates() {
   std::vector<int> numbers;
   for (auto& [number, volume] : resource_.volumes()) numbers.push_back(number);
   handshake_.Begin(numbers);
+  ArmHandshakeTimer();  // of this attempt: there may have been others on this link
   handshake_reason_.clear();
   for (auto& [number, volume] : resource_.volumes()) {
     PeerDevice& device = *volume->peer(node());

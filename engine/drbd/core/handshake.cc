@@ -86,7 +86,6 @@ SyncDecision ResourceImpl::DecideConnect(PeerDevice& device, const wire::StateWo
   if (ShowsOtherData(device, theirs)) {
     none.verdict = SyncVerdict::kRetry;
     *why = WhyOtherData(device);
-    logger().Warn("{}", *why);
     return none;
   }
   if (told != of.exposed_uuid && state_.role == Role::kPrimary) {
@@ -110,7 +109,8 @@ SyncDecision ResourceImpl::DecideConnect(PeerDevice& device, const wire::StateWo
   }
   SyncDecision decision = DecideSync(in);
   std::string text = Explain(in, decision);
-  logger().Info("{}: {}", device.name(), text);
+  // What is tried again is the connection's to log: it knows how often.
+  if (decision.verdict != SyncVerdict::kRetry) logger().Info("{}: {}", device.name(), text);
   if (decision.verdict != SyncVerdict::kProceed) *why = fmt::format("{}: {}", device.name(), text);
   return decision;
 }
@@ -501,7 +501,7 @@ void ResourceImpl::ApplyRemote(const TransactionCommit& commit) {
 
 void ResourceImpl::UndoRemote() {
   for (auto& [node, link] : connections_) {
-    if (!link->state().connected()) link->handshake().End();
+    if (!link->state().connected()) link->OnConnectAborted();
   }
 }
 

@@ -171,5 +171,48 @@ TEST(Acts, AVolumeAddedDuringAPromotionIsUsable) {
   EXPECT_TRUE(peer.bench->RunUntil([&] { return read->answered(); }, 5s));
 }
 
+// Node 0 has written without node 1, and lost its disk since: what it has shown is nowhere in reach,
+// and it refuses to connect, at every attempt.
+struct RefusingPair : Bench {
+  explicit RefusingPair(const ClusterOptions& options) : Bench(options) {
+    BringUpPrimary();
+    EXPECT_EQ(Do(0, IoOp::kWrite, 0, 4096, 1), 0);
+    world().network().Partition(node(0), node(1), true);
+    EXPECT_TRUE(RunUntil([&] { return !Connected(); }, 60s));
+    EXPECT_EQ(Do(0, IoOp::kWrite, 0, 4096, 2), 0);
+    disk(0).AddBadRange(65536, 4096, EIO);
+    EXPECT_NE(Do(0, IoOp::kWrite, 65536, 4096, 2), 0);
+    EXPECT_TRUE(RunUntil([&] { return disk_state(0) == DiskState::kDiskless; }, 60s));
+    disk(0).ClearFaults();
+    world().network().Partition(node(0), node(1), false);
+    EXPECT_TRUE(RunUntil([&] { return Refusals() > 0; }, 60s));
+  }
+  bool Connected() {
+    return connection(0, 1) == ConnectionState::kConnected ||
+           connection(1, 0) == ConnectionState::kConnected;
+  }
+  size_t Refusals() {
+    size_t lines = 0;
+    for (const std::string& line : world().recent_log()) {
+      lines += line.find("has shown data of generation") != std::string::npos;
+    }
+    return lines;
+  }
+};
+
+TEST(Acts, ARefusedConnectSaysWhyOnceAndInItsStatus) {
+  RefusingPair pair(Options(6));
+  for (int i = 0; i < 20; ++i) {
+    pair.RunFor(2s);
+    EXPECT_NE(pair.last_error(0).find("has shown data of generation"), std::string::npos)
+        << pair.last_error(0);
+    EXPECT_NE(pair.last_error(1).find("its status says why"), std::string::npos)
+        << pair.last_error(1);
+  }
+  EXPECT_EQ(pair.Refusals(), 1u);
+  pair.RunFor(5min);
+  EXPECT_EQ(pair.Refusals(), 2u) << "with a count, every five minutes";
+}
+
 }  // namespace
 }  // namespace umblock::drbd
