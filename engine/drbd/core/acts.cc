@@ -342,17 +342,10 @@ Task<void> ResourceImpl::DrainWrites() {
   peer_acks_.Flush();
 }
 
-Task<Status> ResourceImpl::Demote(bool force) {
-  AsyncMutex::Lock lock = co_await acts_.Acquire();
-  if (state_.role != Role::kPrimary) co_return Ok();
-  ChangeOptions options{.ignore_openers = force};
-  Edit edit = [](ResourceState& next) { next.role = Role::kSecondary; };
-  StateCheck first = Check(options, edit);
-  if (!first) {
-    StateRefusal refusal = first.error();
-    if (refusal.code == StateResult::kDeviceInUse) refusal.detail = DescribeAllOpeners();
-    co_return Refused("demote", refusal);
-  }
+// One attempt. Nothing of the front is held back when it has ended.
+Task<StateCheck> ResourceImpl::TryDemote(const ChangeOptions& options, const Edit& edit) {
+  StateCheck check = Check(options, edit);
+  if (!check) co_return check;
   QuiesceGuard quiesced(volumes_);
   co_await DrainWrites();
   for (auto& [number, of] : volumes_) co_await SettleGeneration(*of);
@@ -360,21 +353,42 @@ Task<Status> ResourceImpl::Demote(bool force) {
       {.proposal = ProposeDemote(),
        .apply =
            [&](const TransactionCommit&) { (void)Change("demote was asked for", options, edit); },
-       .check = [&] { return Check(options, edit); },
+       .check = [&] { return check = Check(options, edit); },
        .retry = true});
   // Opened, say, between the check and the commit.
   if (Succeeded(result) && state_.role == Role::kPrimary) result = StateResult::kInterrupted;
-  if (Succeeded(result)) {
-    for (auto& [number, of] : volumes_) {
-      if (of->disk() == nullptr) continue;
-      of->CountLower(1);
-      co_await of->disk()->WriteBitmap();
-      co_await of->StoreMetaFlagsNow();
-      of->CountLower(-1);
-    }
+  if (!Succeeded(result)) {
+    if (!check && check.error().code == result) co_return check;
+    co_return std::unexpected(StateRefusal{.code = result, .detail = {}});
   }
-  if (!Succeeded(result)) co_return Refused("demote", result);
-  co_return Ok();
+  for (auto& [number, of] : volumes_) {
+    if (of->disk() == nullptr) continue;
+    of->CountLower(1);
+    co_await of->disk()->WriteBitmap();
+    co_await of->StoreMetaFlagsNow();
+    of->CountLower(-1);
+  }
+  co_return StateCheck();
+}
+
+Task<Status> ResourceImpl::Demote(bool force) {
+  AsyncMutex::Lock lock = co_await acts_.Acquire();
+  if (state_.role != Role::kPrimary) co_return Ok();
+  ChangeOptions options{.ignore_openers = force};
+  Edit edit = [](ResourceState& next) { next.role = Role::kSecondary; };
+  const Time until = reactor_.Now() + config_.options.twopc_timeout;
+  StateCheck check = co_await TryDemote(options, edit);
+  // A link that is refused each second is in between most of the time, and to demote may be the way
+  // out.
+  while (!check && check.error().code == StateResult::kInTransientState && !stopping_ &&
+         reactor_.Now() < until) {
+    co_await changed_.WaitFor(20ms);
+    check = co_await TryDemote(options, edit);
+  }
+  if (check) co_return Ok();
+  StateRefusal refusal = check.error();
+  if (refusal.code == StateResult::kDeviceInUse) refusal.detail = DescribeAllOpeners();
+  co_return refusal.detail.empty() ? Refused("demote", refusal.code) : Refused("demote", refusal);
 }
 
 Task<Status> ResourceImpl::SetSuspended(bool suspend) {

@@ -214,5 +214,20 @@ TEST(Acts, ARefusedConnectSaysWhyOnceAndInItsStatus) {
   EXPECT_EQ(pair.Refusals(), 2u) << "with a count, every five minutes";
 }
 
+TEST(Acts, ADemotionComesThroughBetweenTwoConnects) {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    SCOPED_TRACE(seed);
+    RefusingPair pair(Options(seed));
+    pair.RunFor(std::chrono::milliseconds(130 * seed));
+    Status demoted = pair.Demote(0);
+    ASSERT_TRUE(demoted) << Text(demoted);
+    ASSERT_TRUE(pair.RunUntil([&] { return pair.Connected(); }, 60s)) << pair.Describe(0);
+    Status attached = pair.Attach(0);
+    ASSERT_TRUE(attached) << Text(attached);
+    ASSERT_TRUE(pair.BecomesUpToDate());
+    EXPECT_TRUE(pair.Equal(0, 1));
+  }
+}
+
 }  // namespace
 }  // namespace umblock::drbd

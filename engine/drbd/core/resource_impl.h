@@ -156,6 +156,7 @@ class ResourceImpl {
   Task<void> StoreAndTell(Volume* volume);
   Task<void> FinishSkip(Volume* volume, bool initiator);
   Task<void> DrainWrites();
+  Task<StateCheck> TryDemote(const ChangeOptions& options, const Edit& edit);
   bool AdoptSkip(PeerDevice& device);
   void ReceiveGeneration(PeerDevice& device, uint64_t current, NodeMask weak);
   SyncInput InputFor(PeerDevice& device, const wire::StateWord& theirs);
