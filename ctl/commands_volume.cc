@@ -112,9 +112,13 @@ void AddVolumeActs(const Builder& b, CLI::App* noun) {
         "Node id of the peer (any that has the data)");
   AddVolumeAct<v1::OutdateRequest>(b, noun, "outdate", "Mark the local data as older", "Outdate");
   auto uuid = AddVolumeAct<v1::NewCurrentUuidRequest>(
-      b, noun, "new-current-uuid", "Start a new generation of the data", "NewCurrentUuid");
+      b, noun, "new-current-uuid", "Start a new generation of the data", "NewCurrentUuid",
+      [&s](const v1::NewCurrentUuidRequest& r) -> Status {
+        return r.force() ? s.Confirm("A peer that writes meanwhile is a split brain then") : Ok();
+      });
   Flag(uuid.verb, "--clear-bitmap", uuid.request, "clear_bitmap",
        "Fresh volumes, connected: declare all disks equal and skip the first sync");
+  Flag(uuid.verb, "--force", uuid.request, "force", "Also on a Secondary without a connected peer");
   auto update = AddVolumeAct<v1::UpdateVolumeRequest>(
       b, noun, "update", "Set disk options; those not given return to defaults", "UpdateVolume");
   AddDiskOptions(update.verb, update.request, "disk.");

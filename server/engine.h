@@ -59,7 +59,7 @@ class ReplicatedResource {
   virtual Task<Status> PauseSync(int volume, int peer_node_id) = 0;
   virtual Task<Status> ResumeSync(int volume, int peer_node_id) = 0;
   virtual Task<Status> Outdate(int volume) = 0;
-  virtual Task<Status> NewCurrentUuid(int volume, bool clear_bitmap) = 0;
+  virtual Task<Status> NewCurrentUuid(int volume, bool clear_bitmap, bool force) = 0;
   virtual Task<Status> SuspendIo() = 0;
   virtual Task<Status> ResumeIo() = 0;
   virtual void FailHeldIo() = 0;

@@ -328,5 +328,17 @@ TEST_F(NodeTest, ManyThreadsMayCall) {
   EXPECT_EQ(GetStatus().resources_size(), 40);
 }
 
+TEST_F(NodeTest, AGenerationIsBegunByThePrimaryOrByForce) {
+  ASSERT_TRUE(MakeBackend("disk0"));
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeVolume("r0", 0, "disk0"));
+  v1::NewCurrentUuidRequest request;
+  request.set_resource("r0");
+  EXPECT_TRUE(IsError(node_.Resources(&RM::NewCurrentUuid, request), ErrorCode::kFailedPrecondition,
+                      "Secondary"));
+  request.set_force(true);
+  EXPECT_TRUE(node_.Resources(&RM::NewCurrentUuid, request));
+}
+
 }  // namespace
 }  // namespace umblock::server

@@ -76,8 +76,8 @@ class RealResource final : public ReplicatedResource {
     return resource_.ResumeSync(volume, peer_node_id);
   }
   Task<Status> Outdate(int volume) override { return resource_.Outdate(volume); }
-  Task<Status> NewCurrentUuid(int volume, bool clear_bitmap) override {
-    return resource_.NewCurrentUuid(volume, clear_bitmap);
+  Task<Status> NewCurrentUuid(int volume, bool clear_bitmap, bool force) override {
+    return resource_.NewCurrentUuid(volume, clear_bitmap, force);
   }
   Task<Status> SuspendIo() override { return resource_.SuspendIo(); }
   Task<Status> ResumeIo() override { return resource_.ResumeIo(); }

@@ -474,10 +474,9 @@ Task<Result<v1::Volume>> ResourceManager::NewCurrentUuid(v1::NewCurrentUuidReque
   }
   ActGuard guard(*entry);
   const int number = static_cast<int>(request.number());
-  if (Status done = co_await (*entry)->resource->NewCurrentUuid(number, request.clear_bitmap());
-      !done) {
-    co_return std::unexpected(done.error());
-  }
+  Status done =
+      co_await (*entry)->resource->NewCurrentUuid(number, request.clear_bitmap(), request.force());
+  if (!done) co_return std::unexpected(done.error());
   co_return DescribeVolume(**entry, request.number());
 }
 

@@ -65,8 +65,8 @@ Task<Status> Resource::ResumeSync(int volume, int peer_node_id) {
   return impl_->SetPause(volume, peer_node_id, false);
 }
 Task<Status> Resource::Outdate(int volume) { return impl_->Outdate(volume); }
-Task<Status> Resource::NewCurrentUuid(int volume, bool clear_bitmap) {
-  return impl_->NewCurrentUuid(volume, clear_bitmap);
+Task<Status> Resource::NewCurrentUuid(int volume, bool clear_bitmap, bool force) {
+  return impl_->NewCurrentUuid(volume, clear_bitmap, force);
 }
 Task<Status> Resource::SuspendIo() { return impl_->SetSuspended(true); }
 Task<Status> Resource::ResumeIo() { return impl_->SetSuspended(false); }

@@ -104,7 +104,10 @@ class Resource {
   Task<Status> ResumeSync(int volume, int peer_node_id);
   Task<Status> Outdate(int volume);
   // With `clear_bitmap`: declares the empty disks of all peers equal (skips the initial sync).
-  Task<Status> NewCurrentUuid(int volume, bool clear_bitmap);
+  // Otherwise only a Primary begins a generation: a Secondary has changed nothing, and alone with a
+  // new one it is a split brain for a peer that has. With `force` a Secondary without a connected
+  // peer does so all the same.
+  Task<Status> NewCurrentUuid(int volume, bool clear_bitmap, bool force = false);
   Task<Status> SuspendIo();
   Task<Status> ResumeIo();
   // Before Stop(), for fronts that wait for their I/O: what a suspension holds back, and what comes

@@ -309,7 +309,8 @@ Task<Status> FakeResource::Outdate(int volume) {
   SetDisk(volumes_.at(volume), drbd::DiskState::kOutdated, "Outdate");
   co_return Ok();
 }
-Task<Status> FakeResource::NewCurrentUuid(int volume, bool) {
+Task<Status> FakeResource::NewCurrentUuid(int volume, bool clear_bitmap, bool force) {
+  if (!clear_bitmap && !force && role_ != drbd::Role::kPrimary) co_return Refused("Secondary");
   SetDisk(volumes_.at(volume), drbd::DiskState::kUpToDate, "NewCurrentUuid");
   co_return Ok();
 }

@@ -71,7 +71,7 @@ class FakeResource final : public ReplicatedResource {
   Task<Status> PauseSync(int volume, int peer_node_id) override;
   Task<Status> ResumeSync(int volume, int peer_node_id) override;
   Task<Status> Outdate(int volume) override;
-  Task<Status> NewCurrentUuid(int volume, bool clear_bitmap) override;
+  Task<Status> NewCurrentUuid(int volume, bool clear_bitmap, bool force) override;
   Task<Status> SuspendIo() override;
   Task<Status> ResumeIo() override;
   void FailHeldIo() override {}

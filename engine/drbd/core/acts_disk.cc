@@ -392,7 +392,23 @@ Task<Status> ResourceImpl::Outdate(int number) {
   co_return co_await of->StoreMetaFlagsNow();
 }
 
-Task<Status> ResourceImpl::NewCurrentUuid(int number, bool clear_bitmap) {
+Status ResourceImpl::MayBeginGeneration(const Volume& of, bool force) const {
+  if (state_.role == Role::kPrimary) return Ok();
+  if (state_.connected() != 0) {
+    return MakeError(ErrorCode::kFailedPrecondition,
+                     "{}: this node is Secondary, and connected: generations are the Primary's to "
+                     "begin; promote it, or disconnect it first",
+                     of.name());
+  }
+  if (force) return Ok();
+  return MakeError(ErrorCode::kFailedPrecondition,
+                   "{}: this node is Secondary: it has changed nothing, and with a new generation "
+                   "of its own it would be a split brain for a peer that has; promote it (a "
+                   "generation begins with the first write), or use force",
+                   of.name());
+}
+
+Task<Status> ResourceImpl::NewCurrentUuid(int number, bool clear_bitmap, bool force) {
   AsyncMutex::Lock lock = co_await acts_.Acquire();
   Volume* of = volume(number);
   if (of == nullptr) co_return NotFoundVolume(number);
@@ -400,7 +416,10 @@ Task<Status> ResourceImpl::NewCurrentUuid(int number, bool clear_bitmap) {
     co_return MakeError(ErrorCode::kFailedPrecondition, "{} has no disk; attach one first",
                         of->name());
   }
-  if (!clear_bitmap) co_return co_await MakeNewUuid(*of, false);
+  if (!clear_bitmap) {
+    UMBLOCK_CO_TRY(MayBeginGeneration(*of, force));
+    co_return co_await MakeNewUuid(*of, false);
+  }
   for (auto& [node, device] : of->peers()) {
     ReplicationState repl = device->state().repl;
     if (device->connection().state().connected() && repl != ReplicationState::kEstablished) {

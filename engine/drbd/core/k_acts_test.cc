@@ -171,8 +171,8 @@ TEST(Acts, AVolumeAddedDuringAPromotionIsUsable) {
   EXPECT_TRUE(peer.bench->RunUntil([&] { return read->answered(); }, 5s));
 }
 
-// Node 0 has written without node 1, and lost its disk since: what it has shown is nowhere in reach,
-// and it refuses to connect, at every attempt.
+// Node 0 has written without node 1, and lost its disk since: what it has shown is nowhere in
+// reach, and it refuses to connect, at every attempt.
 struct RefusingPair : Bench {
   explicit RefusingPair(const ClusterOptions& options) : Bench(options) {
     BringUpPrimary();
@@ -227,6 +227,31 @@ TEST(Acts, ADemotionComesThroughBetweenTwoConnects) {
     ASSERT_TRUE(pair.BecomesUpToDate());
     EXPECT_TRUE(pair.Equal(0, 1));
   }
+}
+
+// A node that has written nothing must not become a split brain for one that has.
+TEST(Acts, OnlyAPrimaryBeginsAGeneration) {
+  Bench bench(Options(7));
+  bench.BringUp();
+  Status connected = bench.Await(0, bench.resource(0).NewCurrentUuid(0, false, true));
+  ASSERT_FALSE(connected);
+  EXPECT_NE(Text(connected).find("disconnect it first"), std::string::npos) << Text(connected);
+  ASSERT_TRUE(bench.Disconnect(0, 1));
+  const std::string before = bench.volume_status(0).current_uuid;
+  Status refused = bench.Await(0, bench.resource(0).NewCurrentUuid(0, false));
+  ASSERT_FALSE(refused);
+  EXPECT_NE(Text(refused).find("split brain"), std::string::npos) << Text(refused);
+  EXPECT_NE(Text(refused).find("promote it"), std::string::npos) << Text(refused);
+  EXPECT_EQ(bench.volume_status(0).current_uuid, before);
+
+  ASSERT_TRUE(bench.Await(0, bench.resource(0).NewCurrentUuid(0, false, true)));
+  const std::string forced = bench.volume_status(0).current_uuid;
+  EXPECT_NE(forced, before);
+  EXPECT_EQ(std::stoull(forced, nullptr, 16) & 1, 0u) << "it was not Primary";
+  ASSERT_TRUE(bench.Promote(0));
+  EXPECT_TRUE(bench.Await(0, bench.resource(0).NewCurrentUuid(0, false)));
+  ASSERT_TRUE(bench.Connect(0, 1));
+  ASSERT_TRUE(bench.BecomesUpToDate());
 }
 
 }  // namespace

@@ -132,7 +132,7 @@ class ResourceImpl {
   Task<Status> Invalidate(int volume, int node, bool remote);
   Task<Status> SetPause(int volume, int node, bool paused);
   Task<Status> Outdate(int number);
-  Task<Status> NewCurrentUuid(int number, bool clear_bitmap);
+  Task<Status> NewCurrentUuid(int number, bool clear_bitmap, bool force = false);
   Task<Status> SetSuspended(bool suspended);
   // For the end of the program: what a suspension holds back, and what comes, fails with ENODEV.
   void FailHeldIo();
@@ -184,6 +184,7 @@ class ResourceImpl {
   Task<Status> ForceLocalData();
   Task<Status> AwaitFullSync(Volume& volume, int node, bool remote);
   void ForceDown(int node);
+  Status MayBeginGeneration(const Volume& of, bool force) const;
   Status HeldBack(const Volume& of, std::string_view act) const;
   Task<bool> PingAll();
   Task<void> WaitSettled(Duration timeout);

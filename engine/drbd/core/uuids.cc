@@ -322,8 +322,8 @@ Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
   }
   const uint64_t shown =
       of.state().disk == DiskState::kUpToDate ? of.disk()->uuids().current() : of.exposed_uuid;
-  NewCurrentResult result = of.disk()->uuids().NewCurrent(of.uuid_peers(), forced, true,
-                                                          log_.dagtag(), NewUuid(), NewUuid());
+  NewCurrentResult result = of.disk()->uuids().NewCurrent(
+      of.uuid_peers(), forced, state_.role == Role::kPrimary, log_.dagtag(), NewUuid(), NewUuid());
   // One that was made a moment ago may not be on disk yet: what depends on it waits with us.
   if (!result.created && of.generations_in_flight == 0) co_return Ok();
   if (result.created) {
