@@ -5,7 +5,7 @@ import pathlib
 import re
 
 from .node import MIB, ROOT
-from .shell import wait_until
+from .shell import CommandFailed, wait_until
 
 PORT = 7789
 SMALL, LARGE, HUGE = 64 * MIB, 512 * MIB, 8192 * MIB
@@ -63,7 +63,14 @@ class KernelNode:
         return self.vm.run(script, timeout)
 
     def drbdadm(self, *arguments, timeout=120):
-        return self.run("drbdadm " + " ".join(str(argument) for argument in arguments), timeout)
+        command = "drbdadm " + " ".join(str(argument) for argument in arguments)
+        result = self.vm.try_run(command, timeout)
+        if result.returncode != 0 and "did not terminate within" in result.stderr:
+            # A slow VM: the kernel goes on with it, but drbdadm does not go on to what else was to be done.
+            result = self.vm.try_run("sleep 5; drbdadm adjust r0" if "up" in arguments else "true", timeout)
+        if result.returncode != 0:
+            raise CommandFailed(f"in {self.name}: {command}: status {result.returncode}\n{result.stdout}{result.stderr}")
+        return result.stdout
 
     def refused(self, *arguments):
         """What drbdadm says about an act that must be refused."""
@@ -176,6 +183,6 @@ class KernelNode:
 
     def take_away(self):
         """Nothing of the resource is left, whatever state it is in."""
-        self.vm.run("for at in $(awk '$1 ~ /^.dev.drbd/ {print $2}' /proc/mounts); do umount -l $at; done\n"
-                    "drbdsetup status r0 >/dev/null 2>&1 || exit 0\n"
+        self.vm.run("drbdsetup status r0 >/dev/null 2>&1 || exit 0\n"
+                    "pkill fio; for at in $(awk '$1 ~ /^.dev.drbd/ {print $2}' /proc/mounts); do umount -l $at; done\n"
                     "drbdsetup down r0 || { drbdsetup secondary --force r0; drbdsetup down r0; }")

@@ -133,7 +133,7 @@ def test_a_sync_is_paused_and_goes_on(pair):
     wait_until(lambda: "Paused" in pair.peer_volume()["replication"], "umblock knows")
     pair.write("u", 40 * MIB, b"while paused" * 1024)
     pair.k.drbdadm("resume-sync", "r0")
-    pair.k.drbdadm("disk-options", "--resync-rate=400M", "r0")
+    pair.k.drbdadm("peer-device-options", "--resync-rate=400M", "r0")
     pair.wait_in_sync()
     pair.demote("u")
     pair.finish()

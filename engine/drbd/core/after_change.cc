@@ -170,6 +170,7 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
                                 !(before.role != state_.role && state_.role == Role::kPrimary));
     send_state = send_state || (IsSyncing(is.repl) && !IsSyncing(was.repl));
     send_state = send_state || (is.repl == ReplicationState::kWFBitMapT && was.repl != is.repl);
+    send_state = send_state || (is.repl == ReplicationState::kBehind && was.repl != is.repl);
     send_state = send_state || (IsTarget(was.repl) && is.repl == ReplicationState::kEstablished);
     send_state = send_state || was.resync_susp_user != is.resync_susp_user ||
                  was.resync_susp_other != is.resync_susp_other;
@@ -292,7 +293,8 @@ void ResourceImpl::OnBitmapReceived(PeerDevice& device) {
   int node = device.node();
   if (device.state().repl == ReplicationState::kWFBitMapT) {
     device.connection().SendBitmap(device);
-    device.tasks.Spawn(RunStartTarget(&device, device.connection().session()));
+    device.tasks.Spawn(
+        RunStartTarget(&device, device.connection().session(), ReplicationState::kWFBitMapT));
     return;
   }
   logger().Info("{}: {} bits to sync", device.name(), device.out_of_sync_bits());
@@ -303,14 +305,20 @@ void ResourceImpl::OnBitmapReceived(PeerDevice& device) {
 
 // The bits are durable before the UUIDs that would let an interrupted sync go on by bitmap, and
 // those before the first request (drbd-metadata-resync.md 3.7, 4.7).
-Task<void> ResourceImpl::RunStartTarget(PeerDevice* device, uint64_t session) {
+Task<void> ResourceImpl::RunStartTarget(PeerDevice* device, uint64_t session,
+                                        ReplicationState from) {
+  device->starting_target = true;
+  co_await StartTarget(device, session, from);
+  device->starting_target = false;
+}
+
+Task<void> ResourceImpl::StartTarget(PeerDevice* device, uint64_t session, ReplicationState from) {
   Volume& of = device->volume();
   int number = of.number();
   int node = device->node();
   auto valid = [&] {
     return of.disk() != nullptr && device->connection().up() &&
-           device->connection().session() == session &&
-           device->state().repl == ReplicationState::kWFBitMapT;
+           device->connection().session() == session && device->state().repl == from;
   };
   if (!valid()) co_return;
   of.CountLower(1);
@@ -324,7 +332,9 @@ Task<void> ResourceImpl::RunStartTarget(PeerDevice* device, uint64_t session) {
   of.CountLower(-1);
   if (!status || !valid()) co_return;
   logger().Info("{}: {} bits to sync", device->name(), device->out_of_sync_bits());
-  (void)Change("the bitmaps are exchanged", {.hard = true}, [=](ResourceState& next) {
+  std::string_view why = from == ReplicationState::kBehind ? "the peer is no longer congested"
+                                                           : "the bitmaps are exchanged";
+  (void)Change(why, {.hard = true}, [=](ResourceState& next) {
     PeerDeviceState& peer = next.Volume(number)->peer(node);
     peer.repl = ReplicationState::kSyncTarget;
     peer.resync_active = true;

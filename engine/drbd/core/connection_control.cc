@@ -158,6 +158,8 @@ Status Connection::OnBlockAck(const wire::Header& header, Bytes payload) {
     case PacketType::kRsIsInSync: {
       ResyncBlock* block = device.target.FindRequest(ack->block_id, ack->sector, ack->blksize);
       if (block == nullptr) return Ok();  // of a resync that was stopped
+      // Its state, which ends this resync, may still be behind data that is on the way.
+      if (header.type == PacketType::kRsCancelAhead) device.target.Pause(true);
       if (header.type == PacketType::kNegRsDreply) {
         device.target.OnFailed(block);
       } else {

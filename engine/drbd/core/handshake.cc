@@ -250,9 +250,21 @@ void ResourceImpl::OnPeerState(PeerDevice& device, const wire::StateWord& theirs
   bool ends_resync =
       theirs.replication == ReplicationState::kEstablished &&
       (own == ReplicationState::kSyncSource || own == ReplicationState::kPausedSyncS);
+  // A congested peer sends no data any more, only what is out of sync; this node's data is old from
+  // now on. Later the peer becomes the source of a resync, with the bits that both have (7.7).
+  bool falls_behind =
+      theirs.replication == ReplicationState::kAhead && of.disk() != nullptr &&
+      (own == ReplicationState::kEstablished || own == ReplicationState::kSyncTarget ||
+       own == ReplicationState::kPausedSyncT);
+  bool catches_up = own == ReplicationState::kBehind && !device.starting_target &&
+                    (theirs.replication == ReplicationState::kSyncSource ||
+                     theirs.replication == ReplicationState::kPausedSyncS);
   StateCheck check = Change("the peer's state", {.hard = true}, [&](ResourceState& next) {
     ApplyPeerStateWord(next, node, number, theirs, device.uuids.Has(wire::kUuidFlagInconsistent));
     PeerDeviceState& peer = next.Volume(number)->peer(node);
+    if (falls_behind) peer.repl = ReplicationState::kBehind;
+    // Its writes come again, and the resync has only begun.
+    if (catches_up) next.Volume(number)->disk = DiskState::kInconsistent;
     if (theirs.role == Role::kPrimary || theirs.role == Role::kSecondary) {
       next.peer(node).role = theirs.role;
     }
@@ -264,6 +276,10 @@ void ResourceImpl::OnPeerState(PeerDevice& device, const wire::StateWord& theirs
     return;
   }
   if (ends_resync) OnResyncEndedAsSource(device);
+  if (catches_up) {
+    device.tasks.Spawn(RunStartTarget(&device, device.connection().session(), own));
+    return;
+  }
   if (attaching_here) {
     NegotiateAttach(device, theirs);
     return;

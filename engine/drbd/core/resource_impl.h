@@ -150,7 +150,9 @@ class ResourceImpl {
   void OnResyncEndedAsSource(PeerDevice& device);
   void DoBitmapAction(PeerDevice& device, const SyncDecision& decision);
   bool RoutesDiffer(const ResourceState& before) const;
-  Task<void> RunStartTarget(PeerDevice* device, uint64_t session);
+  // From WFBitMapT or Behind.
+  Task<void> RunStartTarget(PeerDevice* device, uint64_t session, ReplicationState from);
+  Task<void> StartTarget(PeerDevice* device, uint64_t session, ReplicationState from);
   Task<void> RunFullSync(PeerDevice* device, uint64_t session, ReplicationState from);
   Task<void> WriteBitmapSoon(Volume* volume);
   Task<void> StoreAndTell(Volume* volume);

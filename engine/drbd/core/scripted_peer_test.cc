@@ -1394,6 +1394,114 @@ TEST_F(ScriptedSource, K75AnOutOfSyncNoteDuringTheResyncIsFetchedAgain) {
   EXPECT_TRUE(peer->bench->NowIs(0, 0, 4096, 0x4d));
 }
 
+// The peer is Primary and congested (drbd-io-path.md F.6): from Ahead on it sends no data, only
+// what is out of sync, and later becomes the source of a resync of just that.
+class ScriptedAhead : public ScriptedSource {
+ protected:
+  void Congest() {
+    peer.emplace(Options());
+    peer->persona.role = Role::kPrimary;
+    peer->StartResource();
+    ASSERT_TRUE(peer->Establish()) << peer->last_error();
+    ASSERT_EQ(peer->repl(), ReplicationState::kEstablished);
+    peer->SendState(0, ReplicationState::kAhead);
+    ASSERT_TRUE(
+        peer->world().RunUntil([&] { return peer->repl() == ReplicationState::kBehind; }, 5s));
+    // The generation that begins there is not this node's.
+    before_ = peer->bench->volume_status(0).current_uuid;
+    peer->persona.bitmap_uuid = peer->CurrentUuid();
+    peer->persona.current_uuid = 0x1122334455667789;
+    peer->SendUuids(0, wire::kUuidFlagNewDatagen);
+    peer->Send(kData, PacketType::kOutOfSync, 0, wire::BlockDescription{80, 8192});
+    ASSERT_TRUE(peer->world().RunUntil([&] { return peer->bench->out_of_sync(0, 1) == 8192; }, 5s));
+  }
+  // The next state of this node that is in `repl`.
+  std::optional<wire::StateWord> StateIn(ReplicationState repl) {
+    while (auto packet = peer->Wait(kData, PacketType::kState, 5s)) {
+      auto word = wire::DecodeStateWord(packet->As<wire::State>().word);
+      if (word && word->replication == repl) return *word;
+    }
+    return std::nullopt;
+  }
+  std::string before_;
+};
+
+TEST_F(ScriptedAhead, ThisNodeIsOutdatedMeanwhile) {
+  Congest();
+  auto behind = StateIn(ReplicationState::kBehind);
+  ASSERT_TRUE(behind);
+  EXPECT_EQ(behind->disk, DiskState::kOutdated);
+  EXPECT_EQ(peer->bench->disk_state(0), DiskState::kOutdated);
+  EXPECT_EQ(peer->bench->volume_status(0).current_uuid, before_);
+  // Nothing is asked for before the peer is ready.
+  peer->bench->RunFor(3s);
+  EXPECT_EQ(peer->CountReceived(kData, PacketType::kRsDagtagReq), 0u);
+  peer->Hangup();
+  peer->bench->RunFor(2s);
+  EXPECT_EQ(peer->bench->disk_state(0), DiskState::kOutdated);
+  EXPECT_EQ(peer->bench->out_of_sync(0, 1), 8192u);
+}
+
+TEST_F(ScriptedAhead, WhatIsOutOfSyncIsFetchedWithoutABitmap) {
+  Congest();
+  // Kernels say it twice.
+  peer->SendState(0, ReplicationState::kSyncSource);
+  peer->SendState(0, ReplicationState::kSyncSource);
+  auto behind = StateIn(ReplicationState::kBehind);
+  ASSERT_TRUE(behind);
+  auto target = StateIn(ReplicationState::kSyncTarget);
+  ASSERT_TRUE(target);
+  EXPECT_EQ(target->disk, DiskState::kInconsistent);
+  uint64_t left = 16;
+  while (left > 0) {
+    auto request = Request();
+    ASSERT_TRUE(request) << peer->last_error();
+    EXPECT_GE(request->sector, 80u);
+    Reply(*request, 0x3c);
+    left -= std::min<uint64_t>(left, request->blksize / 512);
+  }
+  ASSERT_TRUE(
+      peer->world().RunUntil([&] { return peer->repl() == ReplicationState::kEstablished; }, 10s))
+      << peer->last_error();
+  EXPECT_EQ(peer->bench->disk_state(0), DiskState::kUpToDate);
+  EXPECT_EQ(peer->bench->out_of_sync(0, 1), 0u);
+  EXPECT_TRUE(peer->bench->NowIs(0, 80 * 512, 8192, 0x3c));
+  EXPECT_EQ(peer->bench->volume_status(0).current_uuid.substr(0, 15), "112233445566778");
+}
+
+// It may happen again before the resync is through.
+TEST_F(ScriptedAhead, ATargetFallsBehindAndGoesOn) {
+  Congest();
+  for (int round = 0; round < 3; ++round) {
+    peer->SendState(0, ReplicationState::kSyncSource);
+    ASSERT_TRUE(
+        peer->world().RunUntil([&] { return peer->repl() == ReplicationState::kSyncTarget; }, 5s));
+    auto request = Request();
+    ASSERT_TRUE(request);
+    peer->Ack(PacketType::kRsCancelAhead, request->sector, request->block_id, request->blksize);
+    peer->SendState(0, ReplicationState::kAhead);
+    ASSERT_TRUE(
+        peer->world().RunUntil([&] { return peer->repl() == ReplicationState::kBehind; }, 5s));
+    EXPECT_EQ(peer->bench->disk_state(0), DiskState::kInconsistent);
+    peer->bench->RunFor(500ms);
+    EXPECT_EQ(peer->CountReceived(kData, PacketType::kRsDagtagReq), 0u) << "asked again too early";
+    peer->Send(kData, PacketType::kOutOfSync, 0, wire::BlockDescription{80, 8192});
+    peer->bench->RunFor(500ms);
+  }
+  peer->SendState(0, ReplicationState::kSyncSource);
+  uint64_t left = 16;
+  while (left > 0) {
+    auto request = Request();
+    ASSERT_TRUE(request) << peer->last_error();
+    Reply(*request, 0x3c);
+    left -= std::min<uint64_t>(left, request->blksize / 512);
+  }
+  ASSERT_TRUE(
+      peer->world().RunUntil([&] { return peer->repl() == ReplicationState::kEstablished; }, 10s))
+      << peer->last_error();
+  EXPECT_EQ(peer->bench->disk_state(0), DiskState::kUpToDate);
+}
+
 // This node is the source; the peer acks what it was never sent.
 TEST(ScriptedTarget, AnAckForWhatWasNotSentClearsNothing) {
   ScriptedPeer peer(Options());
