@@ -208,13 +208,12 @@ void ReplayLink(const RecordedSide& side) {
   }
 }
 
-// Beyond their connect these are about what is not offered yet (Ahead, thin resync, two primaries),
-// or about a disk that fails, which a script of packets does not make fail.
+// Beyond their connect these are about what is not offered yet (thin resync, two primaries), or
+// about a disk that fails, which a script of packets does not make fail.
 std::vector<std::string> PlayedToTheEnd() {
   std::vector<std::string> names = Recordings();
   std::erase_if(names, [](const std::string& name) {
-    return name.contains("ahead-behind") || name.contains("dual-primary") ||
-           name.contains("io-error") || name.contains("thin");
+    return name.contains("dual-primary") || name.contains("io-error") || name.contains("thin");
   });
   return names;
 }
@@ -228,6 +227,8 @@ TEST_P(WholeLinkTest, WholeLinks) {
     for (int node = 0; node < 2; ++node) {
       RecordedSide side = RecordedSide::Make(GetParam(), *capture, i, node);
       if (side.outcome == RecordedOutcome::kAuthFailed) continue;
+      // Going Ahead is not offered, following a peer that does is.
+      if (GetParam() == "93-93-ahead-behind" && node == 0) continue;
       ReplayLink(side);
     }
   }
