@@ -86,7 +86,7 @@ def test_a_frozen_kernel_is_given_up_and_comes_back(pair):
     pair.promote("u")
     load = pair.load("u")
     time.sleep(2)  # of load
-    pair.may_complain("connection shut down by peer", "PingAck did not arrive in time")
+    pair.may_complain("connection shut down by peer", "PingAck did not arrive in time", "failed to send PingAck")
     pair.k.vm.freeze()
     time.sleep(15)  # longer than umblock's timeout
     pair.k.vm.thaw()

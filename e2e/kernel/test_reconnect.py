@@ -80,7 +80,7 @@ def test_disconnects_under_load(pair, primary):
 def test_a_cut_network(pair, primary):
     pair.resource(sync="u")
     pair.promote(primary)
-    pair.may_complain("PingAck did not arrive in time", "sending time expired, ko = ", "dtt_send_page: .* sent=-")
+    pair.may_complain("PingAck did not arrive in time", "failed to send PingAck in time", "sending time expired, ko = ", "dtt_send_page: .* sent=-", "peer failed")
     load = pair.load(primary)
     time.sleep(2)  # of load
     pair.u.namespace.cut()
