@@ -52,8 +52,7 @@ def test_a_kernel_primary_without_disk_reads_and_writes_through_umblock(pair):
     assert pair.read("k", 4 * MIB, MIB) == data
     more = os.urandom(MIB)
     pair.write("k", 6 * MIB, more)
-    load = pair.load("k")
-    load.stop()
+    pair.load_for("k", 3)
     pair.write("k", 6 * MIB, more)
     assert pair.read("k", 6 * MIB, MIB) == more
     pair.k.drbdadm("attach", "r0")
@@ -83,13 +82,16 @@ def test_a_secondary_detaches_under_load_and_comes_back(pair, who):
     pair.promote(primary)
     load = pair.load(primary)
     for _ in range(2):
+        time.sleep(3)  # of load
         if who == "k":
             pair.k.drbdadm("detach", "r0")
             wait_until(lambda: pair.peer_volume()["peerDisk"] == "Diskless", "umblock sees it")
+            time.sleep(2)
             pair.k.drbdadm("attach", "r0")
         else:
             pair.u.umctl("volume", "detach", "r0/0")
             wait_until(lambda: pair.k.peer_device()["peer-disk-state"] == "Diskless", "the kernel sees it")
+            time.sleep(2)
             pair.u.umctl("volume", "attach", "r0/0", "--backend", "data")
         wait_until(lambda: pair.volume()["disk"] == "UpToDate" and pair.k.disk_state() == "UpToDate",
                    "the disk is good again", 120, 0.3)
@@ -176,6 +178,7 @@ def test_the_protocol_is_changed_while_connected(pair):
     pair.promote("k")
     load = pair.load("k")
     for protocol in ["A", "B", "C"]:
+        time.sleep(1)  # of load
         pair.k.drbdadm("net-options", f"--protocol={protocol}", "r0")
     load.stop()
     pair.wait_in_sync()
