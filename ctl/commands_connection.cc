@@ -131,6 +131,8 @@ void AddChanging(const Builder& b, CLI::App* noun) {
   });
   AddConnectionName(verb, remove);
   Flag(verb, "--force", remove, "force", "Disconnect first, whatever that takes away");
+  Flag(verb, "--forget", remove, "forget",
+       "Free its bitmap slots for another node id; if it comes back, all is sent to it");
 }
 
 template <typename Request>

@@ -119,6 +119,11 @@ void AddVolumeActs(const Builder& b, CLI::App* noun) {
   Flag(uuid.verb, "--clear-bitmap", uuid.request, "clear_bitmap",
        "Fresh volumes, connected: declare all disks equal and skip the first sync");
   Flag(uuid.verb, "--force", uuid.request, "force", "Also on a Secondary without a connected peer");
+  auto forget = AddVolumeAct<v1::ForgetPeerRequest>(
+      b, noun, "forget-peer",
+      "Free the bitmap slot of a former peer; if it comes back, all is sent to it", "ForgetPeer");
+  Field(forget.verb, "NODE_ID", forget.request, "peer_node_id", "Node id of the former peer")
+      ->required();
   auto update = AddVolumeAct<v1::UpdateVolumeRequest>(
       b, noun, "update", "Set disk options; those not given return to defaults", "UpdateVolume");
   AddDiskOptions(update.verb, update.request, "disk.");

@@ -138,6 +138,7 @@ TEST_F(UmctlTest, StepByStep) {
   Must({"volume", "outdate", "r0/0"});
   Must({"volume", "detach", "r0/0"});
   Must({"connection", "delete", "r0/1"});
+  EXPECT_EQ(Run({"volume", "forget-peer", "r0/0"}), kExitUsage);
   Must({"volume", "delete", "r0/0"});
   Must({"resource", "delete", "r0"});
   EXPECT_EQ(out_, "resource r0 deleted\n");

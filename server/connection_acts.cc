@@ -74,6 +74,29 @@ Status CheckAgreedOptions(const std::string& name, const drbd::NetOptions& befor
                    name, changed);
 }
 
+// Every metadata that remembers the peer can be written.
+Status CheckForgettable(const ResourceEntry& entry) {
+  for (const drbd::VolumeStatus& volume : entry.resource->status().volumes) {
+    const auto declared = entry.volumes.find(static_cast<uint32_t>(volume.number));
+    if (declared == entry.volumes.end() || declared->second.spec.backend().empty()) continue;
+    if (volume.disk >= drbd::DiskState::kInconsistent) continue;
+    return MakeError(ErrorCode::kFailedPrecondition,
+                     "volume {}/{} has no disk: attach it first, so that its metadata forgets the "
+                     "peer, or delete the connection without forget",
+                     entry.name(), volume.number);
+  }
+  return Ok();
+}
+
+Task<Status> ForgetEverywhere(const ResourceEntry& entry, uint32_t peer) {
+  for (const drbd::VolumeStatus& volume : entry.resource->status().volumes) {
+    if (volume.disk < drbd::DiskState::kInconsistent) continue;
+    Status done = co_await entry.resource->ForgetPeer(volume.number, static_cast<int>(peer));
+    if (!done && done.error().code() != ErrorCode::kNotFound) co_return done;
+  }
+  co_return Ok();
+}
+
 Status CheckConnectable(const ResourceEntry& entry, const v1::ConnectionSpec& spec) {
   if (spec.paths_size() > 0) return Ok();
   return MakeError(ErrorCode::kFailedPrecondition, "{} has no path: add one before connecting",
@@ -235,12 +258,19 @@ Task<Result<v1::DeleteConnectionResponse>> ResourceManager::DeleteConnection(
     co_return MakeError(ErrorCode::kFailedPrecondition, "{} is not StandAlone: disconnect it first",
                         ConnectionName(request.resource(), peer));
   }
+  if (request.forget()) {
+    Status forgettable = CheckForgettable(*entry);
+    if (!forgettable) co_return std::unexpected(forgettable.error());
+  }
   Status removed = co_await entry->resource->RemovePeer(static_cast<int>(peer), request.force());
   if (!removed) co_return std::unexpected(removed.error());
-  Status stored = co_await parts_.config.Commit([&request, peer](StoredState& state) {
-    EraseFrom(FindResource(state, request.resource())->mutable_connections(),
-              [peer](const auto& c) { return c.spec().peer_node_id() == peer; });
-  });
+  Status stored = request.forget() ? co_await ForgetEverywhere(*entry, peer) : Ok();
+  if (stored) {
+    stored = co_await parts_.config.Commit([&request, peer](StoredState& state) {
+      EraseFrom(FindResource(state, request.resource())->mutable_connections(),
+                [peer](const auto& c) { return c.spec().peer_node_id() == peer; });
+    });
+  }
   if (!stored) {
     auto config = ToPeerConfig(connection->spec, connection->secret);
     if (config) (void)entry->resource->AddPeer(*config);

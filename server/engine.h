@@ -50,6 +50,7 @@ class ReplicatedResource {
   virtual Task<Status> Detach(int volume, bool force) = 0;
   virtual Status AddPeer(const drbd::PeerConfig& config) = 0;
   virtual Task<Status> RemovePeer(int node_id, bool force) = 0;
+  virtual Task<Status> ForgetPeer(int volume, int node_id) = 0;
   virtual Task<Status> Connect(int node_id, drbd::ConnectOptions options) = 0;
   virtual Task<Status> Disconnect(int node_id, bool force) = 0;
   virtual Task<Status> Promote(bool force) = 0;

@@ -107,6 +107,7 @@ class VolumeServiceImpl final : public v1::VolumeService::CallbackService {
   UMBLOCK_RPC(Detach, DetachRequest, Volume, resources, M::Detach)
   UMBLOCK_RPC(Invalidate, InvalidateRequest, Volume, resources, M::Invalidate)
   UMBLOCK_RPC(Outdate, OutdateRequest, Volume, resources, M::Outdate)
+  UMBLOCK_RPC(ForgetPeer, ForgetPeerRequest, Volume, resources, M::ForgetPeer)
   UMBLOCK_RPC(NewCurrentUuid, NewCurrentUuidRequest, Volume, resources, M::NewCurrentUuid)
 };
 

@@ -340,5 +340,44 @@ TEST_F(NodeTest, AGenerationIsBegunByThePrimaryOrByForce) {
   EXPECT_TRUE(node_.Resources(&RM::NewCurrentUuid, request));
 }
 
+TEST_F(NodeTest, APeerIsForgottenWithItsConnection) {
+  ASSERT_TRUE(MakeBackend("disk0"));
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeVolume("r0", 0, "disk0"));
+  ASSERT_TRUE(MakeConnection("r0", 1, false));
+  ASSERT_TRUE(MakeConnection("r0", 2, false));
+  v1::DeleteConnectionRequest request;
+  request.set_resource("r0");
+  request.set_peer_node_id(1);
+  request.set_forget(true);
+  ASSERT_TRUE(Detach("r0", 0));
+  EXPECT_TRUE(IsError(node_.Resources(&RM::DeleteConnection, request),
+                      ErrorCode::kFailedPrecondition, "volume r0/0 has no disk"));
+  EXPECT_EQ(GetResource("r0")->connections_size(), 2);
+  v1::AttachRequest attach;
+  attach.set_resource("r0");
+  ASSERT_TRUE(node_.Resources(&RM::Attach, attach));
+  node_.OnReactor([&] { node_.engine().forgetting_fails = true; });
+  EXPECT_FALSE(node_.Resources(&RM::DeleteConnection, request));
+  EXPECT_EQ(GetResource("r0")->connections_size(), 2) << "what fails is taken back";
+  node_.OnReactor([&] { node_.engine().forgetting_fails = false; });
+  ASSERT_TRUE(node_.Resources(&RM::DeleteConnection, request));
+  EXPECT_THAT(node_.engine().forgotten, ElementsAre(1));
+  // Without forget it keeps its place, and is forgotten by its number later.
+  request.set_peer_node_id(2);
+  request.set_forget(false);
+  v1::ForgetPeerRequest forget;
+  forget.set_resource("r0");
+  forget.set_peer_node_id(2);
+  EXPECT_TRUE(
+      IsError(node_.Resources(&RM::ForgetPeer, forget), ErrorCode::kFailedPrecondition, "a peer"));
+  ASSERT_TRUE(node_.Resources(&RM::DeleteConnection, request));
+  EXPECT_THAT(node_.engine().forgotten, ElementsAre(1));
+  ASSERT_TRUE(node_.Resources(&RM::ForgetPeer, forget));
+  EXPECT_THAT(node_.engine().forgotten, ElementsAre(1, 2));
+  forget.set_number(7);
+  EXPECT_TRUE(IsError(node_.Resources(&RM::ForgetPeer, forget), ErrorCode::kNotFound, "r0/7"));
+}
+
 }  // namespace
 }  // namespace umblock::server

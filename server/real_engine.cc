@@ -55,6 +55,9 @@ class RealResource final : public ReplicatedResource {
   Task<Status> RemovePeer(int node_id, bool force) override {
     return resource_.RemovePeer(node_id, force);
   }
+  Task<Status> ForgetPeer(int volume, int node_id) override {
+    return resource_.ForgetPeer(volume, node_id);
+  }
   Task<Status> Connect(int node_id, drbd::ConnectOptions options) override {
     return resource_.Connect(node_id, options);
   }

@@ -53,6 +53,7 @@ class ResourceManager {
   Task<Result<v1::Volume>> Detach(v1::DetachRequest request);
   Task<Result<v1::Volume>> Invalidate(v1::InvalidateRequest request);
   Task<Result<v1::Volume>> Outdate(v1::OutdateRequest request);
+  Task<Result<v1::Volume>> ForgetPeer(v1::ForgetPeerRequest request);
   Task<Result<v1::Volume>> NewCurrentUuid(v1::NewCurrentUuidRequest request);
 
   // ConnectionService (connection_acts.cc).

@@ -459,6 +459,20 @@ Task<Result<v1::Volume>> ResourceManager::Outdate(v1::OutdateRequest request) {
   co_return DescribeVolume(**entry, request.number());
 }
 
+Task<Result<v1::Volume>> ResourceManager::ForgetPeer(v1::ForgetPeerRequest request) {
+  auto found = Find(request.resource());
+  if (!found) co_return std::unexpected(found.error());
+  ResourceEntryPtr entry = *found;
+  auto lock = co_await entry->lifecycle.Acquire();
+  if (entry->gone || entry->Volume(request.number()) == nullptr) {
+    co_return NoSuchVolume(request.resource(), request.number());
+  }
+  Status done = co_await entry->resource->ForgetPeer(static_cast<int>(request.number()),
+                                                     static_cast<int>(request.peer_node_id()));
+  if (!done) co_return std::unexpected(done.error());
+  co_return DescribeVolume(*entry, request.number());
+}
+
 Task<Result<v1::Volume>> ResourceManager::NewCurrentUuid(v1::NewCurrentUuidRequest request) {
   auto entry = Find(request.resource());
   if (!entry) co_return std::unexpected(entry.error());

@@ -43,6 +43,9 @@ Status Resource::AddPeer(const PeerConfig& config) { return impl_->AddPeer(confi
 Task<Status> Resource::RemovePeer(int node_id, bool force) {
   return impl_->RemovePeer(node_id, force);
 }
+Task<Status> Resource::ForgetPeer(int volume, int node_id) {
+  return impl_->ForgetPeer(volume, node_id);
+}
 Task<Status> Resource::Connect(int node_id, ConnectOptions options) {
   return impl_->Connect(node_id, options);
 }

@@ -89,6 +89,10 @@ class Resource {
   // A peer is StandAlone until Connect.
   Status AddPeer(const PeerConfig& config);
   Task<Status> RemovePeer(int node_id, bool force);
+  // Frees the bitmap slot and the entry of a former peer in the metadata of a volume, which has a
+  // disk; durable when it ends. A peer of that node id is synchronised in full later.
+  // kFailedPrecondition: it is a peer; kNotFound: the metadata remembers no such node.
+  Task<Status> ForgetPeer(int volume, int node_id);
   // Starts trying; ends at once. The state shows in status() and in events.
   Task<Status> Connect(int node_id, ConnectOptions options);
   Task<Status> Disconnect(int node_id, bool force);

@@ -1,5 +1,7 @@
 #include "server/testing/fake_engine.h"
 
+#include <algorithm>
+
 #include "server/convert.h"
 
 namespace umblock::server {
@@ -259,6 +261,17 @@ Status FakeResource::AddPeer(const drbd::PeerConfig& config) {
 
 Task<Status> FakeResource::RemovePeer(int node_id, bool) {
   peers_.erase(node_id);
+  co_return Ok();
+}
+
+Task<Status> FakeResource::ForgetPeer(int, int node_id) {
+  co_await engine_->reactor().Yield();
+  if (peers_.contains(node_id)) co_return Refused("it is a peer");
+  if (engine_->forgetting_fails) co_return MakeError(ErrorCode::kDataLoss, "cannot be written");
+  if (std::ranges::find(engine_->forgotten, node_id) != engine_->forgotten.end()) {
+    co_return MakeError(ErrorCode::kNotFound, "no node {}", node_id);
+  }
+  engine_->forgotten.push_back(node_id);
   co_return Ok();
 }
 

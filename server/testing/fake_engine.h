@@ -62,6 +62,7 @@ class FakeResource final : public ReplicatedResource {
   Task<Status> Detach(int volume, bool force) override;
   Status AddPeer(const drbd::PeerConfig& config) override;
   Task<Status> RemovePeer(int node_id, bool force) override;
+  Task<Status> ForgetPeer(int volume, int node_id) override;
   Task<Status> Connect(int node_id, drbd::ConnectOptions options) override;
   Task<Status> Disconnect(int node_id, bool force) override;
   Task<Status> Promote(bool force) override;
@@ -148,6 +149,8 @@ class FakeEngine final : public Engine {
   }
   WaitQueue removal_;
   WaitQueue forced_;
+  std::vector<int> forgotten;  // node ids
+  bool forgetting_fails = false;
   bool attach_hangs = false;  // until an act with force comes, as if a peer did not answer
 
  private:

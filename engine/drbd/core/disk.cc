@@ -91,10 +91,38 @@ Result<uint32_t> Disk::AssignSlot(int node) {
     superblock().peers[static_cast<size_t>(node)].bitmap_index = static_cast<int32_t>(slot);
     return slot;
   }
-  return MakeError(ErrorCode::kResourceExhausted,
-                   "{}: the metadata has {} bitmap slots and all belong to other nodes; node {} "
-                   "gets none. Forget a former peer, or create the metadata with more slots",
-                   name_, superblock().max_peers, node);
+  return MakeError(
+      ErrorCode::kResourceExhausted,
+      "{0}: the metadata has {1} bitmap slots and all belong to other nodes ({2}); node "
+      "{3} gets none. Forget one that does not come back (umctl volume forget-peer {4} "
+      "NODE_ID), or create the metadata with more slots",
+      name_, superblock().max_peers, SlotOwners(), node, name_.substr(name_.find(' ') + 1));
+}
+
+std::string Disk::SlotOwners() const {
+  std::string text;
+  for (int node = 0; node < kNodeIds; ++node) {
+    if (SlotOf(node)) text += fmt::format("{}{}", text.empty() ? "" : ", ", node);
+  }
+  return text;
+}
+
+bool Disk::Remembers(int node) const {
+  const meta::PeerEntry& entry = superblock().peers[static_cast<size_t>(node)];
+  return entry.bitmap_index >= 0 || entry.flags != 0;
+}
+
+Task<Status> Disk::ForgetPeer(int node) {
+  // The bits first: after a crash in between the slot is the node's still, and all of it is sent.
+  if (std::optional<uint32_t> slot = SlotOf(node)) {
+    bitmap().SetAll(*slot);
+    UMBLOCK_CO_TRY(co_await WriteBitmap());
+  }
+  meta::PeerEntry& entry = superblock().peers[static_cast<size_t>(node)];
+  entry.bitmap_index = -1;
+  entry.flags = 0;
+  uuids_.SetBitmapAndPush(node, 0, 0);
+  co_return co_await WriteSuperblock();
 }
 
 void Disk::UuidsFromSuperblock() {

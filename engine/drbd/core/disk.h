@@ -80,6 +80,12 @@ class Disk {
   std::optional<uint32_t> SlotOf(int node) const;
   // Gives a node a slot: its own, or the lowest free one (8.1). Not durable until WriteSuperblock.
   Result<uint32_t> AssignSlot(int node);
+  // The metadata has a slot, a generation or marks for a node.
+  bool Remembers(int node) const;
+  // Frees the slot and the entry of a node (8.4); durable when it ends. A kernel lets the entry
+  // take over the first generation that other free entries name. Here it names none: a disk that
+  // has the generation in use at this moment must not pass for equal later (UuidSet::Rotate).
+  Task<Status> ForgetPeer(int node);
 
   // Stores UUIDs and flags as they are when the write starts. Ends when that, or something newer,
   // is on stable storage.
@@ -114,6 +120,7 @@ class Disk {
   void UuidsToSuperblock();
   void Fail(const Error& error);
   Task<void> LazyWrite();
+  std::string SlotOwners() const;
 
   Reactor& reactor_;
   DiskOwner& owner_;

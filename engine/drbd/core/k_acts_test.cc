@@ -254,5 +254,66 @@ TEST(Acts, OnlyAPrimaryBeginsAGeneration) {
   ASSERT_TRUE(bench.BecomesUpToDate());
 }
 
+// One bitmap slot: another node id gets it only when the one that has it is forgotten.
+TEST(Acts, AForgottenPeerMakesRoomAndIsSynchronisedInFull) {
+  ClusterOptions options = Options(8);
+  options.max_peers = 1;
+  Bench bench(options);
+  bench.BringUpPrimary();
+  ASSERT_EQ(bench.Do(0, IoOp::kWrite, 0, 65536, 0x11), 0);
+  Resource& resource = bench.resource(0);
+  Status early = bench.Await(0, resource.ForgetPeer(0, 1));
+  ASSERT_FALSE(early);
+  EXPECT_NE(Text(early).find("delete the connection"), std::string::npos) << Text(early);
+  ASSERT_TRUE(bench.Disconnect(0, 1));
+  ASSERT_TRUE(bench.Await(0, resource.RemovePeer(1, false)));
+
+  PeerConfig other = bench.PeerOf(0, 1);
+  other.node_id = 5;
+  Status full = resource.AddPeer(other);
+  ASSERT_FALSE(full);
+  EXPECT_NE(Text(full).find("other nodes (1)"), std::string::npos) << Text(full);
+  EXPECT_NE(Text(full).find("umctl volume forget-peer r0/0 NODE_ID"), std::string::npos);
+  EXPECT_FALSE(bench.Await(0, resource.ForgetPeer(0, 0)));
+  EXPECT_FALSE(bench.Await(0, resource.ForgetPeer(0, 99)));
+  EXPECT_FALSE(bench.Await(0, resource.ForgetPeer(3, 1)));
+  Status unknown = bench.Await(0, resource.ForgetPeer(0, 5));
+  ASSERT_FALSE(unknown);
+  EXPECT_EQ(unknown.error().code(), ErrorCode::kNotFound);
+
+  Status forgotten = bench.Await(0, resource.ForgetPeer(0, 1));
+  ASSERT_TRUE(forgotten) << Text(forgotten);
+  Status again = bench.Await(0, resource.ForgetPeer(0, 1));
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code(), ErrorCode::kNotFound);
+  Status added = resource.AddPeer(other);
+  ASSERT_TRUE(added) << Text(added);
+  ASSERT_EQ(bench.Do(0, IoOp::kWrite, 0, 65536, 0x22), 0);
+  ASSERT_TRUE(bench.Await(0, resource.RemovePeer(5, false)));
+  ASSERT_TRUE(bench.Await(0, resource.ForgetPeer(0, 5)));
+
+  // The first one is back, as it was.
+  ASSERT_TRUE(resource.AddPeer(bench.PeerOf(0, 1)));
+  EXPECT_EQ(bench.out_of_sync(0, 1), bench.volume_status(0).size_bytes);
+  ASSERT_TRUE(bench.Connect(0, 1));
+  ASSERT_TRUE(bench.BecomesUpToDate());
+  EXPECT_TRUE(bench.Equal(0, 1));
+  EXPECT_TRUE(bench.NowIs(1, 0, 65536, 0x22));
+}
+
+TEST(Acts, WhatIsForgottenStaysForgottenAfterAPowerCut) {
+  ClusterOptions options = Options(9);
+  options.max_peers = 1;
+  Bench bench(options);
+  bench.BringUp();
+  ASSERT_TRUE(bench.Disconnect(0, 1));
+  ASSERT_TRUE(bench.Await(0, bench.resource(0).RemovePeer(1, false)));
+  ASSERT_TRUE(bench.Await(0, bench.resource(0).ForgetPeer(0, 1)));
+  bench.node(0).Crash(SimCrash::kPowerCut);
+  bench.world().network().Partition(bench.node(0), bench.node(1), true);
+  bench.Boot(0);
+  EXPECT_EQ(bench.out_of_sync(0, 1), bench.volume_status(0).size_bytes) << "a slot like a new one";
+}
+
 }  // namespace
 }  // namespace umblock::drbd

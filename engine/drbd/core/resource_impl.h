@@ -125,6 +125,7 @@ class ResourceImpl {
   Task<Status> Detach(int number, bool force);
   Status AddPeer(const PeerConfig& config);
   Task<Status> RemovePeer(int node, bool force);
+  Task<Status> ForgetPeer(int volume, int node);
   Task<Status> Connect(int node, ConnectOptions options);
   Task<Status> Disconnect(int node, bool force);
   Task<Status> Promote(bool force);
@@ -187,6 +188,7 @@ class ResourceImpl {
   Task<Status> AwaitFullSync(Volume& volume, int node, bool remote);
   void ForceDown(int node);
   Status MayBeginGeneration(const Volume& of, bool force) const;
+  Status MayForget(const Volume& of, int node) const;
   Status HeldBack(const Volume& of, std::string_view act) const;
   Task<bool> PingAll();
   Task<void> WaitSettled(Duration timeout);

@@ -86,8 +86,16 @@ NodeMask UuidSet::Rotate(const UuidPeers& peers, NodeMask weak, uint64_t dagtag,
     marked |= NodeBit(node);
   }
 
-  // Ids nobody uses yet remember the first generation ever left: day0.
+  // Ids nobody uses yet remember the first generation ever left: day0. One that names none among
+  // others that do was forgotten since; its disk may have the generation that ends here, which
+  // therefore has to end.
   uint64_t used = UsedSlots(peers);
+  bool others_know_day0 = false;
+  for (int node = 0; node < kNodeIds; ++node) {
+    const UuidPeer& peer = peers.peer[static_cast<size_t>(node)];
+    if (node == own_node_ || peer.configured || peer.slot >= 0) continue;
+    others_know_day0 = others_know_day0 || !IsZeroUuid(bitmap(node).uuid);
+  }
   for (int node = 0; node < kNodeIds; ++node) {
     const UuidPeer& peer = peers.peer[static_cast<size_t>(node)];
     if (node == own_node_ || peer.configured) continue;
@@ -99,8 +107,9 @@ NodeMask UuidSet::Rotate(const UuidPeers& peers, NodeMask weak, uint64_t dagtag,
       visited |= uint64_t{1} << slot;
       used |= uint64_t{1} << slot;
     }
+    const bool forgotten = peer.slot < 0 && others_know_day0 && IsZeroUuid(bitmap(node).uuid);
     SetBitmap(node, previous, dagtag);
-    if (slot < peers.max_peers) marked |= NodeBit(node);
+    if (slot < peers.max_peers || forgotten) marked |= NodeBit(node);
   }
   return marked;
 }

@@ -95,8 +95,8 @@ class UuidSet {
   // 4.2.2, the public form: the previous value goes to the history.
   bool SetBitmapAndPush(int node, uint64_t uuid, uint64_t dagtag);
 
-  // 4.2.3. Nodes that now have a new bitmap UUID = the generation that ends. `predecessor_if_new`
-  // stands in for a current UUID of 4.
+  // 4.2.3, and ids that were forgotten. Nodes that now have a new bitmap UUID = the generation that
+  // ends. `predecessor_if_new` stands in for a current UUID of 4.
   NodeMask Rotate(const UuidPeers& peers, NodeMask weak, uint64_t dagtag,
                   uint64_t predecessor_if_new);
   // 4.2.4. `forced` = forced promotion: Inconsistent peers that are Established count as weak.

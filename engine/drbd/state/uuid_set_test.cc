@@ -630,5 +630,29 @@ TEST(UuidSet, StartupDagtagIsTheLargestInUse) {
   EXPECT_EQ(set.StartupDagtag(), 8u);
 }
 
+// A forgotten node may have the generation in use, and no slot is free that would end it.
+TEST(UuidSet, AForgottenIdEndsTheGenerationOnce) {
+  UuidPeers peers;
+  peers.own_node = 0;
+  peers.max_peers = 1;
+  peers.peer[2] = {.configured = true,
+                   .connected = true,
+                   .established = true,
+                   .disk = DiskState::kUpToDate,
+                   .slot = 0};
+  UuidSet set(0);
+  set.Load(0xA0);
+  set.LoadHistory(0, 0x90);
+  for (int node = 1; node < kNodeIds; ++node) {
+    if (node != 2) set.LoadBitmap(node, {0x80, 0});
+  }
+  EXPECT_FALSE(set.NewCurrent(peers, false, true, 0, 0xB0, 0xC0).created);
+  set.SetBitmapAndPush(1, 0, 0);
+  NewCurrentResult result = set.NewCurrent(peers, false, true, 0, 0xB0, 0xC0);
+  EXPECT_TRUE(result.created);
+  EXPECT_TRUE(SameUuid(set.bitmap(1).uuid, 0xA0));
+  EXPECT_FALSE(set.NewCurrent(peers, false, true, 0, 0xD0, 0xC0).created);
+}
+
 }  // namespace
 }  // namespace umblock::drbd
