@@ -302,6 +302,22 @@ TEST(AttachFaults, APrimaryWhoseDiskIsOutdatedIsMadeUsableByForce) {
   EXPECT_EQ(pair.ReadBlock(0, 1), 3);
 }
 
+// The peer's disk, which comes back, has the same data: it is current, and so is the Primary's.
+TEST(AttachFaults, APrimaryWhoseDiskIsOutdatedIsCurrentWithAPeerThatIs) {
+  Pair pair(Options(99));
+  ASSERT_TRUE(pair.Detach(0));
+  pair.LoseLink();
+  ASSERT_TRUE(pair.Detach(1));
+  ASSERT_TRUE(pair.Attach(0));
+  ASSERT_EQ(pair.disk_state(0), DiskState::kOutdated);
+  pair.FindLink();
+  Status attached = pair.Attach(1);
+  ASSERT_TRUE(attached) << Text(attached);
+  ASSERT_TRUE(pair.BecomesUpToDate());
+  EXPECT_TRUE(pair.Equal(0, 1));
+  EXPECT_EQ(pair.WriteBlock(1, 2), 0);
+}
+
 // The one that attaches asks for the other's data by other disk states than that one sees.
 TEST(AttachFaults, AnAttachBesideACrashedPrimaryThatIsUpIsDecidedAlikeOnBothSides) {
   Pair pair(Options(98));

@@ -269,6 +269,12 @@ void Sanitizer::Upgrade(VolumeState& v, int node) {
        (pd.current_uuid_equal && pd.out_of_sync == 0 && disk_before != pd.disk))) {
     v.disk = pd.disk;
   }
+  // A Secondary is never stable beside a Primary: the Primary goes by the name and the bitmap.
+  if (next.role == Role::kPrimary && pd.repl == Repl::kEstablished && v.disk == Disk::kOutdated &&
+      pd.disk == Disk::kUpToDate && disk_before != pd.disk && pd.uuids_known &&
+      pd.current_uuid_equal && pd.out_of_sync == 0) {
+    v.disk = Disk::kUpToDate;
+  }
   if (repl_before == Repl::kWFBitMapT && pd.repl == Repl::kOff && v.disk == Disk::kOutdated &&
       v.may_be_up_to_date) {
     for (int other : Nodes(peers)) {
