@@ -266,6 +266,33 @@ TEST(AttachFaults, AResumeWithoutDataInReachDoesNotWaitForAGeneration) {
   EXPECT_EQ(pair.ReadBlock(0, 1), 3);
 }
 
+// The refusal says that a demotion helps; the connect, which is tried again and again, must not
+// stand in its way.
+TEST(AttachFaults, ADisklessPrimaryThatIsNotLetInCanBeDemoted) {
+  for (int delay = 0; delay < 2000; delay += 250) {
+    SCOPED_TRACE(delay);
+    Pair pair(Options(94));
+    pair.LoseLink();
+    pair.RunFor(1s);
+    ASSERT_EQ(pair.WriteBlock(1, 2), 0);
+    pair.disk(0).FailNext(SimDiskOp::kRead, EIO, 1);
+    EXPECT_EQ(pair.ReadBlock(0, 2), -1);
+    ASSERT_TRUE(pair.RunUntil([&] { return pair.disk_state(0) == DiskState::kDiskless; }));
+    pair.disk(0).ClearFaults();
+    pair.world().network().Partition(pair.node(0), pair.node(1), false);
+    pair.RunFor(5s + std::chrono::milliseconds(delay));
+    EXPECT_NE(pair.connection(0, 1), ConnectionState::kConnected);
+    EXPECT_EQ(pair.ReadBlock(0, 1), -1);
+    Status demoted = pair.Demote(0);
+    ASSERT_TRUE(demoted) << Text(demoted);
+    Status attached = pair.Attach(0);
+    ASSERT_TRUE(attached) << Text(attached);
+    ASSERT_TRUE(pair.BecomesUpToDate());
+    EXPECT_TRUE(pair.NowIs(1, kBlock, kBlock, 2));
+    EXPECT_TRUE(pair.Equal(0, 1));
+  }
+}
+
 // Its disk was given back, and the peer that had the data is away: nobody knows what is current.
 TEST(AttachFaults, APrimaryThatHasLostSightOfDataIsMadeUsableByForce) {
   Pair pair(Options(96));
