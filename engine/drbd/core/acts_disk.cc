@@ -167,10 +167,11 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
                               device->state().disk >= DiskState::kInconsistent);
   }
   // A node that kept running as Primary without its disk has not crashed (7.2), unless nobody has
-  // followed its writes since: then which of them are here and which at the peer is as unknown as
-  // after a crash.
+  // followed its writes since, or at any moment: then which of them are here and which at the peer
+  // is as unknown as after a crash.
   const bool kept_running = state_.role == Role::kPrimary && of.exposed_uuid != 0;
-  of.crashed_primary = sb.Has(meta::kMdCrashedPrimary) && (!kept_running || !negotiate);
+  of.crashed_primary =
+      sb.Has(meta::kMdCrashedPrimary) && (!kept_running || !negotiate || of.lost_sight);
   if (!negotiate) {
     RefreshFacts();
     StateCheck check = Change("attached", {.hard = true}, [number](ResourceState& next) {

@@ -75,8 +75,13 @@ void ResourceImpl::AfterChange(const ResourceState& before, std::string_view rea
       if (old->disk != DiskState::kUpToDate || old->peer(node).disk != DiskState::kUpToDate) {
         if (now.disk == DiskState::kUpToDate && now.peer(node).disk == DiskState::kUpToDate) {
           of->crashed_primary = false;
+          of->lost_sight = false;
         }
       }
+    }
+    if (state_.role == Role::kPrimary && now.disk < DiskState::kInconsistent &&
+        !DataAccessible(state_, now)) {
+      of->lost_sight = true;
     }
     if (now.disk == DiskState::kUpToDate && old->disk < DiskState::kConsistent &&
         of->disk() != nullptr) {

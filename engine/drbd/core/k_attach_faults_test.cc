@@ -266,6 +266,35 @@ TEST(AttachFaults, AResumeWithoutDataInReachDoesNotWaitForAGeneration) {
   EXPECT_EQ(pair.ReadBlock(0, 1), 3);
 }
 
+// The Primary's disk and the peer's are lost in the same moment, in the middle of writes. Those are
+// on one, the other or none, and both have the same name.
+TEST(AttachFaults, WritesUnderWayWhenBothDisksAreLostAreCompared) {
+  for (int delay = 0; delay < 300; delay += 20) {
+    SCOPED_TRACE(delay);
+    Pair pair(Options(600 + static_cast<uint64_t>(delay)));
+    auto detached = pair.Start(1, pair.resource(1).Detach(0, false));
+    pair.RunFor(std::chrono::microseconds(delay));
+    pair.disk(0).FailNext(SimDiskOp::kWrite, EIO, 1);
+    for (uint64_t i = 1; i < 7; ++i) {
+      pair.StartWrite(0, i * kBlock, kBlock, static_cast<uint8_t>(i + 1));
+    }
+    ASSERT_TRUE(pair.RunUntil([&] { return pair.AllDone() && detached->has_value(); }));
+    pair.RunFor(1s);
+    pair.disk(0).ClearFaults();
+    (void)pair.Attach(1);
+    pair.RunFor(1s);
+    (void)pair.Attach(0);
+    if (!pair.RunUntil([&] { return pair.AllUpToDate(); }, 5s)) {
+      Status promoted = pair.Promote(0, true);
+      ASSERT_TRUE(promoted) << Text(promoted);
+    }
+    ASSERT_TRUE(pair.BecomesUpToDate());
+    pair.RunFor(2s);
+    ASSERT_TRUE(pair.AllUpToDate());
+    ASSERT_TRUE(pair.Equal(0, 1));
+  }
+}
+
 // The refusal says that a demotion helps; the connect, which is tried again and again, must not
 // stand in its way.
 TEST(AttachFaults, ADisklessPrimaryThatIsNotLetInCanBeDemoted) {

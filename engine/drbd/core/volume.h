@@ -68,6 +68,9 @@ class Volume final : public DeviceBase, private DiskOwner {
   // (RECONNECT), since its data has not: a link that breaks before the resync has begun would else
   // make both equal.
   bool crashed_primary = false;
+  // A Primary without its disk had no peer with good data for a while: nobody knows which of the
+  // writes that were under way then reached which disk. Until both disks are UpToDate.
+  bool lost_sight = false;
   std::string disk_reason;    // why the disk is not UpToDate, for status
   uint64_t exposed_uuid = 0;  // generation that this node has shown to its users
   // While a generation that a diskless Primary has begun is not known to be at a peer: the one
