@@ -335,6 +335,13 @@ void RandomActs::TakeTheWayOut() {
     if (IsPrimary(i)) Wrong("demote by force is refused");
   }
   if (!wrong_.empty() || Settles()) return;
+  // An attach beside a peer with other changes is refused.
+  for (int i = 0; i < 2; ++i) {
+    Finish(i, "disconnect", bench_.resource(i).Disconnect(1 - i, true));
+    Finish(
+        i, "attach",
+        bench_.resource(i).Attach({.volume = 0, .backing = bench_.program(i).backends[0].get()}));
+  }
   const int chosen = NodeWithMost();
   if (!Finish(chosen, "promote by force", bench_.resource(chosen).Promote(true))) {
     Wrong("promote by force is refused");
@@ -344,6 +351,9 @@ void RandomActs::TakeTheWayOut() {
   if (Settles()) return;
   const int other = 1 - chosen;
   Finish(other, "disconnect", bench_.resource(other).Disconnect(chosen, true));
+  Finish(other, "attach",
+         bench_.resource(other).Attach(
+             {.volume = 0, .backing = bench_.program(other).backends[0].get()}));
   Finish(other, "connect", bench_.resource(other).Connect(chosen, {.discard_my_data = true}));
   if (!Settles()) Wrong("the way out does not lead out");
 }
