@@ -157,7 +157,12 @@ void RandomActs::Crash(int node) {
   if (!Has(kCrashes) || !Up(node)) return;
   const bool power = Has(kPowerCuts) && Below(2) == 0;
   Note(fmt::format("{} {}", power ? "power cut" : "crash", node));
-  power_was_cut_ = power_was_cut_ || power;
+  if (power) {
+    // What was acknowledged and not flushed may be gone with the cache: no later flush covers it.
+    power_was_cut_ = true;
+    Collect();
+    for (auto& [number, block] : blocks_) block.acknowledged = block.stable;
+  }
   bench_.node(node).Crash(power ? SimCrash::kPowerCut : SimCrash::kProcessKill);
   if (node == primary_) ForgetUnanswered();
 }
