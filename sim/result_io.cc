@@ -40,9 +40,10 @@ bool GetLines(std::istringstream& in, std::vector<std::string>* lines) {
 
 std::string EncodeResult(const RunResult& result) {
   const WorkloadCounts& counts = result.counts;
-  std::string out = fmt::format("{} {} {} {} {} {} {} {} {}", result.ok ? 1 : 0, result.hash,
-                                result.events, result.simulated.count(), counts.reads,
-                                counts.writes, counts.flushes, counts.zeroes, counts.errors);
+  std::string out =
+      fmt::format("{} {} {} {} {} {} {} {} {} {}", result.ok ? 1 : 0, result.hash, result.events,
+                  result.simulated.count(), counts.reads, counts.writes, counts.flushes,
+                  counts.zeroes, counts.sweeps, counts.errors);
   for (uint64_t count : result.coverage.counts) out += fmt::format(" {}", count);
   out += "\n";
   PutText(out, result.failure);
@@ -58,7 +59,7 @@ RunResult DecodeResult(const std::string& text) {
   int64_t simulated = 0;
   WorkloadCounts& counts = result.counts;
   in >> ok >> result.hash >> result.events >> simulated >> counts.reads >> counts.writes >>
-      counts.flushes >> counts.zeroes >> counts.errors;
+      counts.flushes >> counts.zeroes >> counts.sweeps >> counts.errors;
   for (uint64_t& count : result.coverage.counts) in >> count;
   result.simulated = Duration(simulated);
   if (!in || !GetText(in, &result.failure) || !GetLines(in, &result.schedule) ||

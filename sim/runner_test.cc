@@ -58,7 +58,7 @@ TEST(ResultIo, AResultComesBackAsItWas) {
   result.hash = ~uint64_t{0};
   result.events = 5;
   result.simulated = 7s;
-  result.counts = {1, 2, 3, 4, 5};
+  result.counts = {1, 2, 3, 4, 5, 6};
   result.coverage.Count(Situation::kFlushError);
   result.failure = "two\nlines";
   result.schedule = {"[0] a", ""};
@@ -67,7 +67,7 @@ TEST(ResultIo, AResultComesBackAsItWas) {
   EXPECT_TRUE(back.ok);
   EXPECT_EQ(back.hash, result.hash);
   EXPECT_EQ(back.simulated, result.simulated);
-  EXPECT_EQ(back.counts.errors, 5u);
+  EXPECT_EQ(back.counts.errors, 6u);
   EXPECT_EQ(back.coverage.of(Situation::kFlushError), 1u);
   EXPECT_EQ(back.failure, result.failure);
   EXPECT_EQ(back.schedule, result.schedule);
