@@ -34,7 +34,8 @@ TSAN_TESTS = ["uring_test", "fuse_test", "server_test", "iscsi_uring_test", "blo
 FUZZ_SECONDS = 10
 # Tests that count allocations: sanitizers bring their own operator new, and take coroutine frames
 # from the heap, so these are not in the asan build.
-PLAIN_TESTS = ["frame_pool_test", "uring_alloc_test", "iscsi_alloc_test", "drbd_write_cost_test"]
+PLAIN_TESTS = ["frame_pool_test", "uring_alloc_test", "iscsi_alloc_test", "drbd_write_cost_test",
+               "memory_lock_test"]
 RELEASE_TARGETS = ["umblockd", "umctl", "lossyfs", "iscsi_ramdisk", "umblock_sim_program",
                    "iscsi_load", "backend_load"]
 SOURCES = [".cc", ".h"]
