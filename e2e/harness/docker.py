@@ -113,7 +113,7 @@ class ComposeCluster:
         return run(*self.command, *arguments, cwd=COMPOSE_DIRECTORY, env=self.env, check=check)
 
     def container(self, service):
-        return output(*self.command, "ps", "-q", service, cwd=COMPOSE_DIRECTORY, env=self.env)
+        return output(*self.command, "ps", "-a", "-q", service, cwd=COMPOSE_DIRECTORY, env=self.env)
 
     def inspect(self, service):
         return json.loads(self.docker.run("inspect", self.container(service)).stdout)[0]

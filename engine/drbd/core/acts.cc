@@ -320,7 +320,7 @@ Task<Status> ResourceImpl::Promote(bool force) {
     Volume* of = volume(number);
     if (of == nullptr) continue;
     UMBLOCK_CO_TRY(co_await MakeNewUuid(*of, true));
-    of->state().owes_new_uuid = false;
+    of->state().owes_new_uuid = of->owes_for_writes = false;
     for (auto& [node, device] : of->peers()) {
       if (device->state().repl < ReplicationState::kEstablished) continue;
       device->consider_resync = true;

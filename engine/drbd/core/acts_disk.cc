@@ -345,6 +345,9 @@ Task<Status> ResourceImpl::AwaitFullSync(Volume& of, int node, bool remote) {
     return device == nullptr ? ReplicationState::kOff : device->state().repl;
   };
   while (repl() == starting && !stopping_) co_await changed_.WaitFor(100ms);
+  if (repl() == starting) {
+    co_return MakeError(ErrorCode::kUnavailable, "resource {} is stopping", name());
+  }
   if (repl() > ReplicationState::kEstablished) co_return Ok();
   if (remote) {
     co_return MakeError(ErrorCode::kUnavailable,
@@ -356,19 +359,19 @@ Task<Status> ResourceImpl::AwaitFullSync(Volume& of, int node, bool remote) {
     co_return MakeError(ErrorCode::kUnavailable, "{} lost its disk before it was invalidated",
                         of.name());
   }
-  meta::Bitmap& bitmap = of.disk()->bitmap();
-  for (uint32_t slot = 0; slot < bitmap.max_peers(); ++slot) bitmap.SetAll(slot);
-  of.CountLower(1);
-  Status status = co_await of.disk()->WriteBitmap();
-  of.CountLower(-1);
-  UMBLOCK_CO_TRY(std::move(status));
+  // First of all: a link that is back meanwhile must not find a disk that looks current.
   StateCheck check = Change("invalidate was asked for", {.hard = true}, [=](ResourceState& next) {
     VolumeState* volume = next.Volume(number);
     if (volume->disk > DiskState::kInconsistent) volume->disk = DiskState::kInconsistent;
   });
   if (!check) co_return Refused("invalidate data of", check.error());
-  if (of.disk() == nullptr) co_return Ok();
-  co_return co_await of.StoreMetaFlagsNow();
+  meta::Bitmap& bitmap = of.disk()->bitmap();
+  for (uint32_t slot = 0; slot < bitmap.max_peers(); ++slot) bitmap.SetAll(slot);
+  of.CountLower(1);
+  Status status = co_await of.StoreMetaFlagsNow();
+  if (status && of.disk() != nullptr) status = co_await of.disk()->WriteBitmap();
+  of.CountLower(-1);
+  co_return status;
 }
 
 Task<Status> ResourceImpl::SetPause(int number, int node, bool paused) {

@@ -53,6 +53,7 @@ void ResourceImpl::AfterChange(const ResourceState& before, std::string_view rea
     Volume* of = volume(now.number);
     if (of == nullptr || old == nullptr) continue;
     if (became_primary) now.owes_new_uuid = true;
+    if (role_changed) of->owes_for_writes = false;
     if (demoted) {
       now.owes_new_uuid = false;
       if (of->disk() != nullptr) of->disk()->uuids().ClearPrimaryFlag();

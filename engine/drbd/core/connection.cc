@@ -479,9 +479,12 @@ Task<void> Connection::RenewGenerations() {
   for (Volume* volume : affected) {
     // What goes on without good data is no generation: nothing of it is acknowledged.
     if (!resource_.HasGoodData(*volume)) continue;
+    const uint64_t reasons = volume->reasons_for_uuid;
     Status status = co_await resource_.MakeNewUuid(*volume, false);
     if (status) {
-      volume->state().owes_new_uuid = false;
+      if (volume->reasons_for_uuid == reasons) {
+        volume->state().owes_new_uuid = volume->owes_for_writes = false;
+      }
     } else {
       resource_.logger().Error("{}: no new data generation: {}", volume->name(),
                                status.error().message());

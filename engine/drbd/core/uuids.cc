@@ -222,6 +222,7 @@ Task<void> ResourceImpl::FinishSkip(Volume* of, bool initiator) {
 void ResourceImpl::OweNewUuid(Volume& of) {
   if (state_.role != Role::kPrimary) return;
   of.state().owes_new_uuid = true;
+  of.owes_for_writes = true;
   ++of.reasons_for_uuid;
 }
 
@@ -229,7 +230,8 @@ void ResourceImpl::OweNewUuid(Volume& of) {
 // another one, a comparison by name would take them for equal.
 bool ResourceImpl::GenerationIsDue(Volume& of) {
   if (of.making_uuid) return true;
-  if (!of.state().owes_new_uuid || state_.role != Role::kPrimary || !HasGoodData(of)) return false;
+  const bool owed = of.state().owes_new_uuid && of.owes_for_writes;
+  if (!owed || state_.role != Role::kPrimary || !HasGoodData(of)) return false;
   if (of.disk() == nullptr || of.state().disk < DiskState::kInconsistent) return true;
   // What is under way may have been refused by a peer, and gets its bit when it is done.
   if (log_.Holds(&of)) return true;
@@ -271,7 +273,9 @@ Task<void> ResourceImpl::RunOwedUuid(Volume* of) {
     const uint64_t reasons = of->reasons_for_uuid;
     status = co_await MakeNewUuid(*of, false);
     // Another peer may have been lost meanwhile.
-    if (status && of->reasons_for_uuid == reasons) of->state().owes_new_uuid = false;
+    if (status && of->reasons_for_uuid == reasons) {
+      of->state().owes_new_uuid = of->owes_for_writes = false;
+    }
   }
   of->making_uuid = false;
   changed_.NotifyAll();
@@ -322,6 +326,11 @@ Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
   }
   const uint64_t shown =
       of.state().disk == DiskState::kUpToDate ? of.disk()->uuids().current() : of.exposed_uuid;
+  // A peer that refuses a write while this one is being stored misses the next one.
+  NodeMask missed = 0;
+  for (auto& [node, device] : of.peers()) {
+    if (device->misses_writes) missed |= NodeBit(node);
+  }
   NewCurrentResult result = of.disk()->uuids().NewCurrent(
       of.uuid_peers(), forced, state_.role == Role::kPrimary, log_.dagtag(), NewUuid(), NewUuid());
   // One that was made a moment ago may not be on disk yet: what depends on it waits with us.
@@ -331,6 +340,7 @@ Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
     of.exposed_uuid = of.disk()->uuids().current();
     of.exposed_before = 0;
   }
+  for (auto& [node, device] : of.peers()) device->misses_writes = false;
   uint64_t generation = of.disk_generation();
   of.CountLower(1);
   ++of.generations_in_flight;
@@ -339,17 +349,19 @@ Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
   of.CountLower(-1);
   if (!status) {
     of.exposed_uuid = shown;  // the new one exists nowhere
+    for (auto& [node, device] : of.peers()) {
+      device->misses_writes = device->misses_writes || Contains(missed, node);
+    }
     co_return status;
   }
   if (of.disk() == nullptr || of.disk_generation() != generation) co_return Ok();
   NodeMask weak = WeakNodesOfDevice(own_node(), of.state().disk, of.uuid_peers());
   for (auto& [node, device] : of.peers()) {
-    bool missed = std::exchange(device->misses_writes, false);
     if (device->state().repl < ReplicationState::kEstablished) continue;
     // A disk that is being attached there has not got what this generation begins with: it must not
     // take the name, and is looked at again when it is up.
     bool attaching = device->state().repl == ReplicationState::kEstablished &&
-                     (missed || device->state().disk == DiskState::kConsistent);
+                     (Contains(missed, node) || device->state().disk == DiskState::kConsistent);
     if (attaching) device->consider_resync = true;
     uint64_t flags = forced || attaching ? 0 : wire::kUuidFlagNewDatagen;
     device->connection().SendUuids(*device, flags, weak);

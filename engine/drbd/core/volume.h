@@ -78,6 +78,9 @@ class Volume final : public DeviceBase, private DiskOwner {
   uint64_t exposed_before = 0;
   bool making_uuid = false;
   uint64_t reasons_for_uuid = 0;  // how often a new generation has become due
+  // It is owed because acknowledged writes may be missing somewhere, not for a promotion alone:
+  // that waits for the first I/O (drbd-metadata-resync.md 4.3).
+  bool owes_for_writes = false;
   bool attach_unwanted = false;   // a forced detach came while it attaches: that ends, soon
   int generations_in_flight = 0;  // superblock writes that a new generation waits for
 

@@ -317,7 +317,7 @@ void Volume::StartFlush(BlockIo* io) {
   const bool local = disk_ != nullptr && state().disk == DiskState::kUpToDate;
   flush->peers_done = !resource_.config().options.strict_flush || (local && !ReplicatesWithC());
   flush_list_.push_back(flush);
-  if (disk_ == nullptr) {
+  if (disk_ == nullptr || state().disk < DiskState::kInconsistent) {
     flush->local_done = true;
     CheckFlush(flush);
     return;
@@ -348,7 +348,8 @@ void Volume::CheckFlush(FlushRequest* flush) {
   if (!flush->peers_done && resource_.log().StableBefore(flush->epoch)) flush->peers_done = true;
   if (!flush->local_done || !flush->peers_done) return;
   if (resource_.suspended() && !shut_) return;
-  bool ok = flush->local_ok;
+  // A disk that is not UpToDate may be overwritten from a peer that has lost what it had.
+  bool ok = flush->local_ok && state().disk == DiskState::kUpToDate;
   for (const auto& [node, device] : peers_) {
     if (state().peer(node).repl >= ReplicationState::kEstablished &&
         state().peer(node).disk == DiskState::kUpToDate) {

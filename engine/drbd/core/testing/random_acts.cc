@@ -360,6 +360,9 @@ void RandomActs::TakeTheWayOut() {
          bench_.resource(other).Attach(
              {.volume = 0, .backing = bench_.program(other).backends[0].get()}));
   Finish(other, "connect", bench_.resource(other).Connect(chosen, {.discard_my_data = true}));
+  // The one that is chosen may have given up, too.
+  Finish(chosen, "connect", bench_.resource(chosen).Connect(other, {}));
+  bench_.RunFor(5s);
   if (!Settles()) Wrong("the way out does not lead out");
 }
 
