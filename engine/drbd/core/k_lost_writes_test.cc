@@ -106,6 +106,32 @@ TEST(LostWrites, ADisklessPrimaryThatLosesItsPeerKnowsItAgain) {
   }
 }
 
+// A promotion owes a generation, which waits for the first I/O: who has changed nothing has no name
+// of its own, and is simply behind.
+TEST(LostWrites, APromotionWithoutIoIsNoChange) {
+  for (bool demoted_first : {true, false}) {
+    SCOPED_TRACE(demoted_first);
+    Pair pair(Slow(3));
+    pair.node(1).Crash(SimCrash::kPowerCut);
+    ASSERT_TRUE(pair.WaitConnection(0, ConnectionState::kConnecting));
+    ASSERT_EQ(pair.Do(0, IoOp::kWrite, 1 << 20, 65536, 0x66), 0);
+    pair.world().network().Partition(pair.node(0), pair.node(1), true);
+    pair.Boot(1);
+    ASSERT_TRUE(pair.RunUntil([&] { return pair.disk_state(1) == DiskState::kUpToDate; }, 30s));
+    EXPECT_GT(pair.out_of_sync(1, 0), 0u) << "of the activity log";
+    Status promoted = pair.Promote(1);
+    ASSERT_TRUE(promoted) << Text(promoted);
+    if (demoted_first) ASSERT_TRUE(pair.Demote(1));
+    pair.world().network().Partition(pair.node(0), pair.node(1), false);
+    pair.RunFor(15s);
+    if (!demoted_first) ASSERT_TRUE(pair.Demote(1));
+    for (int i = 0; i < 2; ++i) (void)pair.Connect(i, 1 - i);
+    ASSERT_TRUE(pair.BecomesUpToDate());
+    EXPECT_TRUE(pair.Equal(0, 1));
+    EXPECT_TRUE(pair.NowIs(1, 1 << 20, 65536, 0x66));
+  }
+}
+
 // Disk and link go in the same moment, in the middle of writes, and the disk comes back first:
 // which node has which of them nobody knows, though both have the same generation.
 TEST(LostWrites, APrimaryThatLosesDiskAndPeerAtOnceIsComparedByItsBitmap) {
