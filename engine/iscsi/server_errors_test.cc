@@ -173,6 +173,22 @@ TEST_F(ServerTest, PromisedDataThatNeverComesEndsTheSession) {
   EXPECT_TRUE(Eventually([&] { return server_->status().sessions.empty(); }));
 }
 
+// INQUIRY, REPORT LUNS and REQUEST SENSE are answered for units that do not exist: such a command
+// is nobody's while it waits for the data that it announced.
+TEST_F(ServerTest, ACommandForNoUnitThatWaitsForDataEndsWithItsSession) {
+  for (uint8_t opcode : {0x12, 0xa0, 0x03}) {
+    SCOPED_TRACE(opcode);
+    Initiator host(address_);
+    host.Login(kDisk, {{"InitialR2T", "No"}});
+    std::vector<uint8_t> cdb(12, 0);
+    cdb[0] = opcode;
+    cdb[opcode == 0xa0 ? 9 : 4] = 64;
+    host.SendCommand(host.Command(cdb, kWrite, 512, 200));
+  }
+  EXPECT_TRUE(Eventually([&] { return server_->status().sessions.empty(); }));
+  Run([&] { EXPECT_EQ(thread_->reactor().buffers().bytes_out(), 0u); });
+}
+
 TEST_F(ServerTest, WhoDoesNotReadIsDropped) {
   Restart({.sessions = {.ping_interval = 20ms, .ping_timeout = 60s, .send_timeout = 100ms}});
   Initiator host(address_);

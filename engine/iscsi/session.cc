@@ -76,6 +76,7 @@ Task<void> Session::Teardown() {
   tick_.Disarm();
   stream_->Abort();
   if (nexus_) nexus_->AbortAll();
+  AbortWithoutUnit();
   tasks_.Cancel();
   ReleaseQueue();
   if (nexus_) co_await nexus_->WaitIdle();
@@ -87,6 +88,16 @@ Task<void> Session::Teardown() {
   ReleaseQueue();
   co_await stream_->Close();
   nexus_.reset();
+}
+
+// A command for a unit that does not exist (INQUIRY, REPORT LUNS, REQUEST SENSE) is in no unit's
+// list while it waits for memory or for data that it announced.
+void Session::AbortWithoutUnit() {
+  for (Command& command : commands_) {
+    const bool waits =
+        command.phase == Command::Phase::kStarved || command.phase == Command::Phase::kReceiving;
+    if (waits && command.nexus == nullptr) OnRequestAborted(&command);
+  }
 }
 
 // ---- time

@@ -214,6 +214,7 @@ class Session final : private scsi::RequestOwner {
   void Ping();
   bool Overdue(Time now);
   Task<void> Teardown();
+  void AbortWithoutUnit();
   uint32_t max_cmd_sn() const { return exp_cmd_sn_ - 1 + (limits_.command_window - outstanding_); }
 
   struct FlushHook : Completion {
