@@ -210,25 +210,43 @@ Task<Status> ResourceImpl::StoreAll() {
   co_return Ok();
 }
 
-// A Primary that has lost sight of good data, and is told to take what its disk has for that.
-Task<Status> ResourceImpl::ForceLocalData() {
-  std::vector<int> treated;
-  (void)Change("promote --force was asked for", {.hard = true}, [&](ResourceState& next) {
-    for (VolumeState& volume : next.volumes) {
-      if (DataAccessible(state_, *state_.Volume(volume.number))) continue;
-      if (volume.disk < DiskState::kInconsistent || volume.disk >= DiskState::kUpToDate) continue;
-      volume.disk = DiskState::kUpToDate;
-      treated.push_back(volume.number);
-    }
-  });
-  for (int number : treated) {
+// What force means: where no good data is in reach the own disk counts as such. Gives the volumes
+// for which it does now.
+std::vector<int> ResourceImpl::TakeLocalData(ResourceState& next) const {
+  std::vector<int> taken;
+  for (VolumeState& volume : next.volumes) {
+    if (DataAccessible(state_, *state_.Volume(volume.number))) continue;
+    if (volume.disk < DiskState::kInconsistent || volume.disk >= DiskState::kUpToDate) continue;
+    volume.disk = DiskState::kUpToDate;
+    taken.push_back(volume.number);
+  }
+  return taken;
+}
+
+// It is a generation of its own, of which connected peers are made copies.
+Task<Status> ResourceImpl::BeginForcedGenerations(std::vector<int> taken) {
+  for (int number : taken) {
     Volume* of = volume(number);
-    if (of == nullptr || of->disk() == nullptr || of->state().disk != DiskState::kUpToDate)
-      continue;
-    UMBLOCK_CO_TRY(co_await of->StoreMetaFlagsNow());
+    if (of == nullptr || of->state().disk != DiskState::kUpToDate) continue;
     UMBLOCK_CO_TRY(co_await MakeNewUuid(*of, true));
+    of->state().owes_new_uuid = of->owes_for_writes = false;
+    for (auto& [node, device] : of->peers()) {
+      if (device->state().repl < ReplicationState::kEstablished) continue;
+      device->consider_resync = true;
+      device->connection().SendState(*device);
+    }
   }
   Readmit();
+  co_return Ok();
+}
+
+// A Primary that has lost sight of good data.
+Task<Status> ResourceImpl::ForceLocalData() {
+  std::vector<int> taken;
+  (void)Change("promote --force was asked for", {.hard = true},
+               [&](ResourceState& next) { taken = TakeLocalData(next); });
+  UMBLOCK_CO_TRY(co_await StoreAll());
+  UMBLOCK_CO_TRY(co_await BeginForcedGenerations(std::move(taken)));
   for (const VolumeState& volume : state_.volumes) {
     if (DataAccessible(state_, volume)) continue;
     co_return MakeError(
@@ -253,16 +271,10 @@ Task<Status> ResourceImpl::Promote(bool force) {
   for (auto& [node, link] : connections_) {
     ping_timeout = std::max(ping_timeout, link->config().net.ping_timeout);
   }
-  std::vector<int> treated;
+  std::vector<int> taken;
   Edit edit = [&](ResourceState& next) {
     next.role = Role::kPrimary;
-    treated.clear();
-    for (VolumeState& volume : next.volumes) {
-      if (!treat_local || DataAccessible(state_, *state_.Volume(volume.number))) continue;
-      if (volume.disk < DiskState::kInconsistent || volume.disk >= DiskState::kUpToDate) continue;
-      volume.disk = DiskState::kUpToDate;
-      treated.push_back(volume.number);
-    }
+    if (treat_local) taken = TakeLocalData(next);
   };
   StateResult result = StateResult::kUnknownError;
   StateRefusal refusal;
@@ -316,19 +328,7 @@ Task<Status> ResourceImpl::Promote(bool force) {
     if (refusal.code == result) co_return Refused("promote", refusal);
     co_return Refused("promote", result);
   }
-  for (int number : treated) {
-    Volume* of = volume(number);
-    if (of == nullptr) continue;
-    UMBLOCK_CO_TRY(co_await MakeNewUuid(*of, true));
-    of->state().owes_new_uuid = of->owes_for_writes = false;
-    for (auto& [node, device] : of->peers()) {
-      if (device->state().repl < ReplicationState::kEstablished) continue;
-      device->consider_resync = true;
-      device->connection().SendState(*device);
-    }
-  }
-  Readmit();
-  co_return Ok();
+  co_return co_await BeginForcedGenerations(std::move(taken));
 }
 
 // Everything that was sent has been acknowledged as stable (drbd-io-path.md A.12, demotion).

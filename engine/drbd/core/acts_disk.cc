@@ -344,12 +344,25 @@ Task<Status> ResourceImpl::AwaitFullSync(Volume& of, int node, bool remote) {
     PeerDevice* device = of.peer(node);
     return device == nullptr ? ReplicationState::kOff : device->state().repl;
   };
-  while (repl() == starting && !stopping_) co_await changed_.WaitFor(100ms);
-  if (repl() == starting) {
+  PeerDevice* peer = of.peer(node);
+  const uint64_t session = peer == nullptr ? 0 : peer->connection().session();
+  // The target says SyncTarget when it has written down that it is one.
+  auto waits = [&] {
+    if (!remote || repl() <= ReplicationState::kEstablished) return repl() == starting;
+    const ReplicationState theirs = of.peer(node)->reported;
+    return theirs != ReplicationState::kSyncTarget && theirs != ReplicationState::kPausedSyncT;
+  };
+  while (waits() && !stopping_) co_await changed_.WaitFor(100ms);
+  if (waits()) {
     co_return MakeError(ErrorCode::kUnavailable, "resource {} is stopping", name());
   }
   if (repl() > ReplicationState::kEstablished) co_return Ok();
   if (remote) {
+    // Over already, on the link that it began on.
+    PeerDevice* device = of.peer(node);
+    if (repl() == ReplicationState::kEstablished && device->connection().session() == session) {
+      co_return Ok();
+    }
     co_return MakeError(ErrorCode::kUnavailable,
                         "{}: the link to node {} was lost before its data was invalidated; try "
                         "again when it is connected",

@@ -47,8 +47,19 @@ SyncInput ResourceImpl::InputFor(PeerDevice& device, const wire::StateWord& thei
 
 // The peer's data is not what this diskless Primary has been working on (drbd-states.md 9.4): to
 // read it would undo acknowledged writes. Which of the two is older cannot be told without the
-// disk.
-bool ResourceImpl::ShowsOtherData(PeerDevice& device, const wire::StateWord& theirs) {
+// disk. A peer that may not have heard of the present generation yet has the one before.
+bool ResourceImpl::HasOtherData(PeerDevice& device, const wire::StateWord& theirs) const {
+  const Volume& of = device.volume();
+  if (state_.role != Role::kPrimary || FollowsGenerations(of)) return false;
+  if (!device.uuids_known || of.exposed_uuid == 0) return false;
+  if (theirs.disk < DiskState::kNegotiating || IsZeroUuid(device.uuids.current)) return false;
+  if (SameUuid(of.exposed_uuid, device.uuids.current)) return false;
+  return of.exposed_before == 0 || !SameUuid(of.exposed_before, device.uuids.current);
+}
+
+// At a connect, without a disk: what the peer has is certain, and so is what it never heard of.
+// True if this node told it another generation than it holds for its own now.
+bool ResourceImpl::MeetGeneration(PeerDevice& device, const wire::StateWord& theirs) {
   Volume& of = device.volume();
   if (FollowsGenerations(of) || !device.uuids_known || of.exposed_uuid == 0) return false;
   if (theirs.disk < DiskState::kNegotiating || IsZeroUuid(device.uuids.current)) return false;
@@ -56,15 +67,15 @@ bool ResourceImpl::ShowsOtherData(PeerDevice& device, const wire::StateWord& the
     of.exposed_before = 0;
     return false;
   }
-  if (of.exposed_before != 0 && SameUuid(of.exposed_before, device.uuids.current)) {
-    // It never heard of the new generation, so nothing was acknowledged under that: once more.
-    of.exposed_uuid = std::exchange(of.exposed_before, 0);
-    OweNewUuid(of);
+  if (state_.role != Role::kPrimary) {
+    of.exposed_uuid = device.uuids.current;  // nobody looks at the old one any more
     return false;
   }
-  if (state_.role == Role::kPrimary) return true;
-  of.exposed_uuid = device.uuids.current;  // nobody looks at the old one any more
-  return false;
+  if (of.exposed_before == 0 || !SameUuid(of.exposed_before, device.uuids.current)) return false;
+  // Nothing was acknowledged under the one that it does not have: once more.
+  of.exposed_uuid = std::exchange(of.exposed_before, 0);
+  OweNewUuid(of);
+  return true;
 }
 
 std::string ResourceImpl::WhyOtherData(PeerDevice& device) {
@@ -82,13 +93,13 @@ SyncDecision ResourceImpl::DecideConnect(PeerDevice& device, const wire::StateWo
   Volume& of = device.volume();
   // The handshake is given up for it and begins again (ApplyConnect).
   if (GenerationIsDue(of)) StartOwedUuid(of);
-  const uint64_t told = of.exposed_uuid;
-  if (ShowsOtherData(device, theirs)) {
+  if (HasOtherData(device, theirs)) {
     none.verdict = SyncVerdict::kRetry;
     *why = WhyOtherData(device);
     return none;
   }
-  if (told != of.exposed_uuid && state_.role == Role::kPrimary) {
+  const uint64_t told = of.exposed_uuid;
+  if (MeetGeneration(device, theirs)) {
     none.verdict = SyncVerdict::kRetry;
     *why = fmt::format("{}: the peer never heard of generation {:016X}; once more without it",
                        device.name(), told);
@@ -215,6 +226,29 @@ void ResourceImpl::OutdateWouldBeTargets(Connection& link) {
 // --- states of a connected peer
 // --------------------------------------------------------------------
 
+// Does the peer's state give a reason to compare data on an established link?
+bool ResourceImpl::MustCompare(PeerDevice& device, const wire::StateWord& theirs) {
+  if (device.consider_resync && theirs.disk >= DiskState::kNegotiating) return true;
+  if (device.state().repl != ReplicationState::kEstablished) return false;
+  // The peer has decided on a resync that we have not heard of.
+  if (theirs.replication == ReplicationState::kWFBitMapS ||
+      theirs.replication == ReplicationState::kWFBitMapT) {
+    return true;
+  }
+  Volume& of = device.volume();
+  if (of.disk() == nullptr) return false;
+  const DiskState own = of.state().disk;
+  // A fresh replica next to one that has just got its first data (2.6, forced promotion).
+  if (own == DiskState::kInconsistent && theirs.disk == DiskState::kUpToDate &&
+      !SameUuid(of.disk()->uuids().current(), device.uuids.current)) {
+    return true;
+  }
+  // Its disk has come without asking this node, as this node's did: attached at the same moment.
+  return device.uuids_known && device.state().disk < DiskState::kNegotiating &&
+         theirs.disk >= DiskState::kInconsistent && theirs.disk != DiskState::kUnknown &&
+         own >= DiskState::kInconsistent;
+}
+
 void ResourceImpl::OnPeerState(PeerDevice& device, const wire::StateWord& theirs) {
   int node = device.node();
   int number = device.volume_number();
@@ -224,26 +258,10 @@ void ResourceImpl::OnPeerState(PeerDevice& device, const wire::StateWord& theirs
   // A disk is being attached at the peer: it compares, so do we (5.9).
   bool attaching_there = theirs.disk == DiskState::kNegotiating;
   bool attaching_here = of.state().disk == DiskState::kNegotiating;
-  bool consider = device.consider_resync && theirs.disk >= DiskState::kNegotiating;
-  // The peer has decided on a resync that we have not heard of.
-  consider = consider || (own == ReplicationState::kEstablished &&
-                          (theirs.replication == ReplicationState::kWFBitMapS ||
-                           theirs.replication == ReplicationState::kWFBitMapT));
-  // A fresh replica next to one that has just got its first data (2.6, forced promotion).
-  consider = consider ||
-             (own == ReplicationState::kEstablished && of.disk() != nullptr &&
-              of.state().disk == DiskState::kInconsistent && theirs.disk == DiskState::kUpToDate &&
-              !SameUuid(of.disk()->uuids().current(), device.uuids.current));
-
-  // Its disk has come without asking this node, as this node's did: attached at the same moment.
-  DiskState before = device.state().disk;
-  consider =
-      consider || (own == ReplicationState::kEstablished && device.uuids_known &&
-                   before < DiskState::kNegotiating && theirs.disk >= DiskState::kInconsistent &&
-                   theirs.disk != DiskState::kUnknown && of.disk() != nullptr &&
-                   of.state().disk >= DiskState::kInconsistent);
+  bool compare = MustCompare(device, theirs);
+  device.reported = theirs.replication;
   if (own == ReplicationState::kEstablished && theirs.disk >= DiskState::kConsistent &&
-      state_.role == Role::kPrimary && ShowsOtherData(device, theirs)) {
+      HasOtherData(device, theirs)) {
     device.connection().Fail(ConnectionState::kNetworkFailure, WhyOtherData(device));
     return;
   }
@@ -288,7 +306,7 @@ void ResourceImpl::OnPeerState(PeerDevice& device, const wire::StateWord& theirs
     device.tasks.Spawn(AnswerAttach(&device, theirs, device.connection().session()));
     return;
   }
-  if (consider) DecideConnected(device, theirs, false);
+  if (compare) DecideConnected(device, theirs, false);
 }
 
 // A generation that is due comes first: the peer would else compare with a name that says less than

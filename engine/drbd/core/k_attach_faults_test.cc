@@ -225,23 +225,27 @@ TEST(AttachFaults, AFlushOfADisklessPrimaryIsStableAtThePeerUnderEveryProtocol) 
 
 // The operator knows that the copy on node 1 is bad.
 TEST(AttachFaults, AnAcceptedInvalidateIsNotForgottenWhenTheLinkBreaks) {
-  int accepted = 0;
-  for (int delay = 0; delay < 300; delay += 10) {
-    SCOPED_TRACE(delay);
-    ClusterOptions options = Options(500 + static_cast<uint64_t>(delay));
-    options.disk_bytes = 16 << 20;
-    Pair pair(options);
-    std::vector<std::byte> junk(kBlock, std::byte{77});
-    pair.disk(1).WriteNow(0, junk);
-    if (!pair.Await(1, pair.resource(1).Invalidate(0, 0))) continue;
-    ++accepted;
-    pair.RunFor(std::chrono::microseconds(delay));
-    pair.CutLink();
-    pair.RunFor(1s);
-    ASSERT_TRUE(pair.BecomesUpToDate());
-    ASSERT_TRUE(pair.Equal(0, 1));
+  for (bool remote : {false, true}) {
+    int accepted = 0;
+    for (int delay = 0; delay < 300; delay += 10) {
+      SCOPED_TRACE(fmt::format("remote {} delay {}", remote, delay));
+      ClusterOptions options = Options(500 + static_cast<uint64_t>(delay));
+      options.disk_bytes = 16 << 20;
+      Pair pair(options);
+      std::vector<std::byte> junk(kBlock, std::byte{77});
+      pair.disk(1).WriteNow(0, junk);
+      Status asked = remote ? pair.Await(0, pair.resource(0).InvalidateRemote(0, 1))
+                            : pair.Await(1, pair.resource(1).Invalidate(0, 0));
+      if (!asked) continue;
+      ++accepted;
+      pair.RunFor(std::chrono::microseconds(delay));
+      pair.CutLink();
+      pair.RunFor(1s);
+      ASSERT_TRUE(pair.BecomesUpToDate());
+      ASSERT_TRUE(pair.Equal(0, 1));
+    }
+    EXPECT_GT(accepted, 0) << remote;
   }
-  EXPECT_GT(accepted, 0);
 }
 
 // There is no data to begin the generation of; the resume must not wait for it.
@@ -356,6 +360,45 @@ TEST(AttachFaults, APrimaryWhoseDiskIsOutdatedIsMadeUsableByForce) {
   ASSERT_TRUE(pair.BecomesUpToDate());
   EXPECT_TRUE(pair.Equal(0, 1));
   EXPECT_EQ(pair.ReadBlock(0, 1), 3);
+}
+
+// The peer, which is there and as little sure of itself, is given what this node now has.
+TEST(AttachFaults, APrimaryMadeUsableByForceBringsItsPeerAlong) {
+  Pair pair(Options(98));
+  ASSERT_TRUE(pair.Detach(0));
+  pair.LoseLink();
+  ASSERT_TRUE(pair.Await(1, pair.resource(1).Outdate(0)));
+  ASSERT_TRUE(pair.Attach(0));
+  pair.FindLink();
+  ASSERT_EQ(pair.disk_state(0), DiskState::kOutdated);
+  ASSERT_EQ(pair.disk_state(1), DiskState::kOutdated);
+  ASSERT_NE(pair.WriteBlock(1, 2), 0);
+  Status promoted = pair.Promote(0, true);
+  ASSERT_TRUE(promoted) << Text(promoted);
+  EXPECT_EQ(pair.WriteBlock(1, 3), 0);
+  ASSERT_TRUE(pair.BecomesUpToDate());
+  EXPECT_TRUE(pair.Equal(0, 1));
+  EXPECT_TRUE(pair.NowIs(1, kBlock, kBlock, 3));
+}
+
+// A state of the peer that crosses the name of a new generation says nothing about that name.
+TEST(AttachFaults, AStateThatCrossesADisklessPrimarysGenerationIsNoOtherData) {
+  for (uint64_t delay = 0; delay < 400; delay += 10) {
+    SCOPED_TRACE(delay);
+    Pair pair(Options(200 + delay));
+    ASSERT_TRUE(pair.Detach(0));
+    FrontIo* write = pair.StartWrite(0, kBlock, kBlock, 2);
+    pair.RunFor(std::chrono::microseconds(delay));
+    auto paused = pair.Start(1, pair.resource(1).PauseSync(0, 0));
+    pair.RunFor(2s);
+    EXPECT_TRUE(write->ok());
+    EXPECT_TRUE(paused->has_value());
+    EXPECT_EQ(pair.connection(0, 1), ConnectionState::kConnected);
+    pair.CutLink();
+    pair.RunFor(10s);
+    EXPECT_EQ(pair.connection(0, 1), ConnectionState::kConnected);
+    EXPECT_EQ(pair.WriteBlock(1, 3), 0);
+  }
 }
 
 // The peer's disk, which comes back, has the same data: it is current, and so is the Primary's.

@@ -49,6 +49,7 @@ void PeerDevice::OnConnecting() {
   packet_sequence_ = 0;
   uuids_known = false;
   sizes_known = false;
+  reported = ReplicationState::kOff;
   sent_uuids.reset();
   source_missed_end = false;
   peer_missed_end = false;

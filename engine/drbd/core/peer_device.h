@@ -60,6 +60,7 @@ class PeerDevice {
   uint64_t bitmap_packets = 0;   // received so far, in all exchanges
   uint64_t rs_start_uuid = 0;
   wire::StateWord handshake_word;  // of the connect that is under way
+  ReplicationState reported{};     // the peer's own view, in its last state on this link
   bool consider_resync = false;    // decide again on the next state of the peer
   bool starting_target = false;    // on the way from WFBitMapT or Behind to SyncTarget
   // Writes of the present generation may be missing there: the next one begins without this peer.

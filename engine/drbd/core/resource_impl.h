@@ -103,7 +103,8 @@ class ResourceImpl {
   Status AgreeOnSize(Volume& volume);
   static bool FollowsGenerations(const Volume& of);
   static bool HasGoodData(Volume& of);
-  bool ShowsOtherData(PeerDevice& device, const wire::StateWord& theirs);
+  bool HasOtherData(PeerDevice& device, const wire::StateWord& theirs) const;
+  bool MeetGeneration(PeerDevice& device, const wire::StateWord& theirs);
   static std::string WhyOtherData(PeerDevice& device);
   bool UsesOtherData(const VolumeState& volume) const;
   void OnUuids(PeerDevice& device);
@@ -163,6 +164,7 @@ class ResourceImpl {
   bool AdoptSkip(PeerDevice& device);
   void ReceiveGeneration(PeerDevice& device, uint64_t current, NodeMask weak);
   SyncInput InputFor(PeerDevice& device, const wire::StateWord& theirs);
+  bool MustCompare(PeerDevice& device, const wire::StateWord& theirs);
   void DecideConnected(PeerDevice& device, const wire::StateWord& theirs, bool attach);
   void NegotiateAttach(PeerDevice& device, const wire::StateWord& theirs);
   Task<void> AnswerAttach(PeerDevice* device, wire::StateWord theirs, uint64_t session);
@@ -184,6 +186,8 @@ class ResourceImpl {
   Task<void> RunOwedUuid(Volume* volume);
   Task<void> RunSuspendedUuids();
   Task<Status> FinishAttach(Volume& volume);
+  std::vector<int> TakeLocalData(ResourceState& next) const;
+  Task<Status> BeginForcedGenerations(std::vector<int> taken);
   Task<Status> ForceLocalData();
   Task<Status> AwaitFullSync(Volume& volume, int node, bool remote);
   void ForceDown(int node);
