@@ -92,6 +92,9 @@ Task<Status> ExportedFile::Remove(bool force) {
                         name_, who);
   }
   removed_ = true;
+  // What the device has not been given ends now.
+  Admit();
+  while (!gate_.empty()) Finish(gate_.Pop(), ENODEV);
   while (in_flight_ != 0) co_await changed_.Wait();
   co_await tasks_.Join();
   for (auto& [key, handle] : handles_) {
@@ -120,7 +123,7 @@ void ExportedFile::Start(RequestSlot* slot) noexcept {
 // A request that ends at once comes back here from below: the loop goes on, not deeper.
 void ExportedFile::Admit() {
   if (std::exchange(admitting_, true)) return;
-  while (!waiting_.empty() && on_device_ < max_on_device_) {
+  while (!waiting_.empty() && (removed_ || on_device_ < max_on_device_)) {
     ++on_device_;
     StartOnDevice(waiting_.Pop());
   }

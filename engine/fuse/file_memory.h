@@ -17,18 +17,20 @@ class FileMemory {
  public:
   explicit FileMemory(uint64_t limit_bytes) : limit_(limit_bytes) {}
 
-  // False: no room, also not within `patience`.
+  // False: no room, and for `patience` nothing ended that would make some.
   bool Take(uint64_t bytes, std::chrono::milliseconds patience) {
     if (TryTake(bytes)) {
       stalled_ = false;
       return true;
     }
     if (stalled_) return false;
-    const auto deadline = std::chrono::steady_clock::now() + patience;
     waiting_.store(true);
     bool taken = TryTake(bytes);
-    while (!taken && given_.try_acquire_until(deadline)) taken = TryTake(bytes);
+    // Whatever ends shows that the file is alive, though it may be too small yet.
+    while (!taken && given_.try_acquire_for(patience)) taken = TryTake(bytes);
     waiting_.store(false);
+    while (given_.try_acquire()) {
+    }
     stalled_ = !taken;
     return taken;
   }

@@ -1,6 +1,7 @@
 #include "engine/fuse/fuse_mount.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "engine/base/assert.h"
@@ -57,7 +58,8 @@ class FuseMountImpl {
         options_(options),
         slots_(options.receive_buffers, &ExportedFile::OnPosted, &ExportedFile::OnDeviceDone),
         session_(mountpoint_, options, &files_, &slots_, &reactor.logger()),
-        changing_(reactor) {}
+        changing_(reactor),
+        left_(reactor) {}
   ~FuseMountImpl() { UMBLOCK_ASSERT(stopped_, "a FUSE mount is stopped before it goes"); }
 
   Task<Status> Start() {
@@ -91,14 +93,25 @@ class FuseMountImpl {
     co_return Ok();
   }
 
+  // A device that does not answer keeps its own file, and no change of the others, waiting.
   Task<Status> RemoveFile(std::string name, bool force) {
-    AsyncMutex::Lock lock = co_await changing_.Acquire();
-    std::shared_ptr<ExportedFile> file = files_.Find(std::string_view(name));
-    if (file == nullptr) {
-      co_return MakeError(ErrorCode::kNotFound, "no export '{}' in {}", name, mountpoint_);
+    std::shared_ptr<ExportedFile> file;
+    {
+      AsyncMutex::Lock lock = co_await changing_.Acquire();
+      file = files_.Find(std::string_view(name));
+      if (file == nullptr) {
+        co_return MakeError(ErrorCode::kNotFound, "no export '{}' in {}", name, mountpoint_);
+      }
+      if (!leaving_.insert(name).second) {
+        co_return MakeError(ErrorCode::kFailedPrecondition,
+                            "export '{}' in {} is being removed already, and waits for {}", name,
+                            mountpoint_, file->device_name());
+      }
     }
     std::vector<std::string> openers;
     Status removed = co_await TakeDown(file, force, &openers);
+    leaving_.erase(name);
+    left_.NotifyAll();
     if (!removed) co_return removed;
     files_.Erase(file->inode());
     // Handles that are left point to the file.
@@ -115,6 +128,7 @@ class FuseMountImpl {
       session_.StopThread();
       return 0;
     });
+    while (!leaving_.empty()) co_await left_.Wait();
     std::vector<std::string> openers;
     for (const std::shared_ptr<ExportedFile>& file : files_.All()) {
       Status removed = co_await TakeDown(file, true, &openers);
@@ -190,6 +204,8 @@ class FuseMountImpl {
   SlotPool slots_;
   FuseSession session_;
   AsyncMutex changing_;  // one change of the file table at a time
+  std::set<std::string> leaving_;
+  WaitQueue left_;  // one of them is gone
   std::vector<std::shared_ptr<ExportedFile>> graveyard_;
   bool stopped_ = true;
 };
