@@ -128,6 +128,11 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
     if (!slot) co_return std::unexpected(slot.error());
   }
   const meta::Superblock& sb = disk.superblock();
+  if (of.unstored && SameUuid(of.unstored->current, disk.uuids().current())) {
+    disk.uuids() = of.unstored->before;
+    disk.ScheduleSuperblock();
+  }
+  of.unstored.reset();
   if (state_.role == Role::kPrimary && of.exposed_uuid != 0 &&
       !SameUuid(of.exposed_uuid, disk.uuids().current())) {
     bool peer_has_it = false;

@@ -9,17 +9,13 @@ namespace {
 using testing::Bench;
 using testing::ClusterOptions;
 using testing::FrontIo;
+using testing::Options;
 using testing::SeenPacket;
 using testing::Text;
 using wire::PacketType;
 
 constexpr uint64_t kExtent = uint64_t{4} << 20;
 
-ClusterOptions Options(uint64_t seed = 1) {
-  ClusterOptions options;
-  options.seed = seed;
-  return options;
-}
 // Sparse, with as many extents as an eviction needs, and the smallest activity log.
 ClusterOptions SmallLog(uint64_t seed) {
   ClusterOptions options = Options(seed);

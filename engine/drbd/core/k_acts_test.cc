@@ -11,15 +11,9 @@ namespace {
 using testing::Bench;
 using testing::ClusterOptions;
 using testing::FrontIo;
+using testing::Options;
 using testing::ScriptedPeer;
 using testing::Text;
-
-ClusterOptions Options(uint64_t seed, Protocol protocol = Protocol::kC) {
-  ClusterOptions options;
-  options.seed = seed;
-  options.net.protocol = protocol;
-  return options;
-}
 
 // What a node with data has stays as large as it is, whatever room the peer has or lacks.
 TEST(Acts, AVolumeWithDataKeepsItsSize) {

@@ -3,33 +3,21 @@
 // drbd-metadata-resync.md 4.3, 5.4, 5.5). Most were found by testing/random_acts.h.
 #include <gtest/gtest.h>
 
-#include "engine/drbd/core/testing/bench.h"
+#include "engine/drbd/core/testing/pair.h"
 
 namespace umblock::drbd {
 namespace {
 
-using testing::Bench;
 using testing::ClusterOptions;
 using testing::FrontIo;
+using testing::Options;
 using testing::Text;
 using wire::PacketType;
 
 constexpr uint64_t kBlock = 4096;
 
-ClusterOptions Options(uint64_t seed, Protocol protocol = Protocol::kC) {
-  ClusterOptions options;
-  options.seed = seed;
-  options.net.protocol = protocol;
-  return options;
-}
-
-// Node 0 is Primary; both have 64 KiB of 1.
-struct Pair : Bench {
-  explicit Pair(const ClusterOptions& options) : Bench(options) {
-    BringUpPrimary();
-    EXPECT_EQ(Do(0, IoOp::kWrite, 0, 65536, 1), 0);
-    RunFor(500ms);
-  }
+struct Pair : testing::Pair {
+  using testing::Pair::Pair;
   int WriteBlock(uint64_t block, uint8_t fill) {
     return Do(0, IoOp::kWrite, block * kBlock, kBlock, fill);
   }
@@ -397,6 +385,26 @@ TEST(AttachFaults, AStateThatCrossesADisklessPrimarysGenerationIsNoOtherData) {
     pair.CutLink();
     pair.RunFor(10s);
     EXPECT_EQ(pair.connection(0, 1), ConnectionState::kConnected);
+    EXPECT_EQ(pair.WriteBlock(1, 3), 0);
+  }
+}
+
+// The disk says that it has not stored the name of a generation, and has. Nobody heard of that
+// name.
+TEST(AttachFaults, AGenerationWhoseStoringFailedIsNoChange) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    Pair pair(Options(seed));
+    pair.LoseLink();
+    pair.disk(0).FailNext(SimDiskOp::kWrite, EIO, 1);  // of the superblock
+    EXPECT_NE(pair.WriteBlock(1, 2), 0);
+    ASSERT_TRUE(pair.WaitDisk(0, DiskState::kDiskless));
+    pair.disk(0).ClearFaults();
+    Status attached = pair.Attach(0);
+    ASSERT_TRUE(attached) << Text(attached);
+    pair.FindLink();
+    ASSERT_TRUE(pair.BecomesUpToDate());
+    EXPECT_TRUE(pair.Equal(0, 1));
     EXPECT_EQ(pair.WriteBlock(1, 3), 0);
   }
 }

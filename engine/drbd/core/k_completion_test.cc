@@ -11,16 +11,10 @@ namespace {
 using testing::Bench;
 using testing::ClusterOptions;
 using testing::FrontIo;
+using testing::Options;
 using testing::SeenPacket;
 using testing::Text;
 using wire::PacketType;
-
-ClusterOptions Options(uint64_t seed = 1, Protocol protocol = Protocol::kC) {
-  ClusterOptions options;
-  options.seed = seed;
-  options.net.protocol = protocol;
-  return options;
-}
 
 TEST(K01, ProtocolCWaitsForThePeersDisk) {
   Bench bench(Options());

@@ -11,16 +11,10 @@ namespace {
 using testing::Bench;
 using testing::ClusterOptions;
 using testing::FrontIo;
+using testing::Options;
 using testing::SeenPacket;
 using testing::Text;
 using wire::PacketType;
-
-ClusterOptions Options(uint64_t seed = 1, Protocol protocol = Protocol::kC) {
-  ClusterOptions options;
-  options.seed = seed;
-  options.net.protocol = protocol;
-  return options;
-}
 
 // INV-13, INV-14, INV-15 as they show on the wire: what lies between two barriers is of one epoch
 // and is counted right; acks of an epoch come before its barrier ack, barrier acks in order.

@@ -2,7 +2,7 @@
 // acknowledged must come back, and both must find together again (INV-1, INV-3, drbd-states.md 9).
 #include <gtest/gtest.h>
 
-#include "engine/drbd/core/testing/bench.h"
+#include "engine/drbd/core/testing/pair.h"
 
 namespace umblock::drbd {
 namespace {
@@ -20,12 +20,8 @@ ClusterOptions Slow(uint64_t seed) {
   return options;
 }
 
-struct Pair : Bench {
-  explicit Pair(const ClusterOptions& options) : Bench(options) {
-    BringUpPrimary();
-    EXPECT_EQ(Do(0, IoOp::kWrite, 0, 1 << 20, 0x11), 0);
-    RunFor(300ms);
-  }
+struct Pair : testing::Pair {
+  using testing::Pair::Pair;
   // Node 1 is the target of a resync from the Primary.
   void BeginResync() {
     ASSERT_TRUE(Disconnect(0, 1));
@@ -34,9 +30,6 @@ struct Pair : Bench {
     }
     ASSERT_TRUE(Connect(0, 1));
     ASSERT_TRUE(RunUntil([&] { return repl(1, 0) == ReplicationState::kSyncTarget; }));
-  }
-  bool WaitConnection(int i, ConnectionState wanted) {
-    return RunUntil([&] { return connection(i, 1 - i) == wanted; }, 60s);
   }
 };
 

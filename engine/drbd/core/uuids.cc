@@ -331,6 +331,7 @@ Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
   for (auto& [node, device] : of.peers()) {
     if (device->misses_writes) missed |= NodeBit(node);
   }
+  const UuidSet before = of.disk()->uuids();
   NewCurrentResult result = of.disk()->uuids().NewCurrent(
       of.uuid_peers(), forced, state_.role == Role::kPrimary, log_.dagtag(), NewUuid(), NewUuid());
   // One that was made a moment ago may not be on disk yet: what depends on it waits with us.
@@ -342,13 +343,15 @@ Task<Status> ResourceImpl::MakeNewUuid(Volume& of, bool forced) {
   }
   for (auto& [node, device] : of.peers()) device->misses_writes = false;
   uint64_t generation = of.disk_generation();
+  const uint64_t current = of.disk()->uuids().current();
   of.CountLower(1);
   ++of.generations_in_flight;
   Status status = co_await of.disk()->WriteSuperblock();
   --of.generations_in_flight;
   of.CountLower(-1);
   if (!status) {
-    of.exposed_uuid = shown;  // the new one exists nowhere
+    of.exposed_uuid = shown;
+    if (result.created) of.unstored.emplace(current, before);
     for (auto& [node, device] : of.peers()) {
       device->misses_writes = device->misses_writes || Contains(missed, node);
     }

@@ -76,6 +76,14 @@ class Volume final : public DeviceBase, private DiskOwner {
   // While a generation that a diskless Primary has begun is not known to be at a peer: the one
   // before, which a peer that never heard of it has. 0: it is known.
   uint64_t exposed_before = 0;
+  // The last generation whose superblock could not be written. It may be on the disk all the same;
+  // nobody was told of it and nothing acknowledged under it, so a disk that comes back with it is
+  // given the UUIDs from before.
+  struct UnstoredGeneration {
+    uint64_t current;
+    UuidSet before;
+  };
+  std::optional<UnstoredGeneration> unstored;
   bool making_uuid = false;
   uint64_t reasons_for_uuid = 0;  // how often a new generation has become due
   // It is owed because acknowledged writes may be missing somewhere, not for a promotion alone:

@@ -118,7 +118,7 @@ class FuseMountTest : public ::testing::Test {
   }
 
   void TearDown() override {
-    if (mount_) Stop();
+    if (mount_) (void)Stop();
     Shell("umount -l " + mountpoint_);
     if (!mountpoint_.empty()) rmdir(mountpoint_.c_str());
     device_.reset();

@@ -35,6 +35,13 @@ struct FrontIo : BlockIo {
   }
 };
 
+inline ClusterOptions Options(uint64_t seed = 1, Protocol protocol = Protocol::kC) {
+  ClusterOptions options;
+  options.seed = seed;
+  options.net.protocol = protocol;
+  return options;
+}
+
 inline std::string Text(const Status& status) { return status ? "ok" : status.error().ToString(); }
 
 // Destroyed after the cluster, whose devices hold requests to the end.

@@ -5,13 +5,6 @@
 
 namespace umblock::drbd::testing {
 
-inline ClusterOptions Options(uint64_t seed = 1, Protocol protocol = Protocol::kC) {
-  ClusterOptions options;
-  options.seed = seed;
-  options.net.protocol = protocol;
-  return options;
-}
-
 // A(P) B(S), something written.
 struct Pair : Bench {
   explicit Pair(const ClusterOptions& options) : Bench(options) {
