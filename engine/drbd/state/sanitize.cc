@@ -110,9 +110,10 @@ void Sanitizer::Negotiating(VolumeState& v) {
     if (!considered(node)) continue;
     PeerDeviceState& pd = v.peer(node);
     pd.repl = pd.negotiation_result == Repl::kBehind ? Repl::kEstablished : pd.negotiation_result;
+    // Without good data it waits: for the peer that brings some, or for an administrator (S13).
     if (pd.repl == Repl::kWFBitMapS && v.disk == Disk::kInconsistent) {
       pd.repl = Repl::kPausedSyncS;
-      pd.resync_susp_other = true;
+      pd.resync_susp_other = target;
     }
     pd.negotiation_result = Repl::kOff;
   }
@@ -186,11 +187,15 @@ void Sanitizer::SelectSyncTarget(VolumeState& v) {
 // S12 to S14.
 void Sanitizer::PauseAndResume(VolumeState& v, int node) {
   PeerDeviceState& pd = v.peer(node);
-  if (pd.repl == Repl::kSyncSource && ReplBefore(v, node) != Repl::kSyncSource) {
-    for (int other : Nodes(peers)) {
-      if (other != node && IsTargetState(v.peer(other).repl)) pd.resync_susp_other = true;
-    }
+  bool target_elsewhere = false;
+  for (int other : Nodes(peers)) {
+    target_elsewhere = target_elsewhere || (other != node && IsTargetState(v.peer(other).repl));
   }
+  if (pd.repl == Repl::kSyncSource && ReplBefore(v, node) != Repl::kSyncSource) {
+    pd.resync_susp_other = pd.resync_susp_other || target_elsewhere;
+  }
+  // Whoever was waited for is done, or gone: nobody else would take this back.
+  if (!target_elsewhere && !IsTargetState(pd.repl)) pd.resync_susp_other = false;
   // A source without good data has nothing to give: it waits, and says so by aftr_isp (1.6).
   const bool paused = pd.resync_suspended() || v.disk <= Disk::kInconsistent;
   if (pd.repl == Repl::kSyncSource && paused) pd.repl = Repl::kPausedSyncS;

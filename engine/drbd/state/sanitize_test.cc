@@ -104,9 +104,26 @@ TEST(Sanitize, S12AndS13SourceWaitsForItsOwnResync) {
     Vol(s).disk = Disk::kUpToDate;
     Dev(s, 1).repl = Repl::kEstablished;
     Dev(s, 1).resync_active = false;
-    Dev(s, 2).resync_susp_other = false;
   });
   EXPECT_EQ(Dev(r.state, 2).repl, Repl::kSyncSource);
+  EXPECT_FALSE(Dev(r.state, 2).resync_susp_other);
+}
+
+// 2.4.1: what is missing is data, not the end of another resync, and nobody would end the wait.
+TEST(Sanitize, S5AttachedWithoutGoodDataWaitsForNoOther) {
+  ResourceState now = Healthy();
+  Vol(now).disk = Disk::kNegotiating;
+  Vol(now).disk_from_metadata = Disk::kInconsistent;
+  Vol(now).negotiation_pending = true;
+  Result r = Change(now, [](ResourceState& s) {
+    Dev(s).disk = Disk::kOutdated;
+    Dev(s).negotiation_result = Repl::kWFBitMapS;
+  });
+  EXPECT_EQ(Vol(r.state).disk, Disk::kInconsistent);
+  EXPECT_EQ(Dev(r.state).repl, Repl::kPausedSyncS);
+  EXPECT_FALSE(Dev(r.state).resync_susp_other);
+  r = Change(r.state, [](ResourceState& s) { Vol(s).disk = Disk::kUpToDate; });
+  EXPECT_EQ(Dev(r.state).repl, Repl::kSyncSource);
 }
 
 // Recorded (93-93-io-error-resync-source): P_STATE 0084ab49 of a source whose disk is Inconsistent.
