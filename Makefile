@@ -20,7 +20,7 @@ demo: deps all
 bench:
 	cmake --preset release
 	cmake --build build/release
-	bench/run
+	bench/run --build build/release
 
 format:
 	git ls-files '*.cc' '*.h' | xargs clang-format-19 -i

@@ -9,7 +9,7 @@
 #include "engine/base/log.h"
 
 namespace spdlog {
-class logger;
+class logger;  // NOLINT(readability-identifier-naming): its own name
 }
 
 namespace umblock::server {
