@@ -472,6 +472,14 @@ void LogicalUnit::Start(Request* request) noexcept {
     case CommandKind::kPersistentReserveOut:
       ++counters_.others;
       return steps_.Spawn(ReserveOutSteps(request));
+    case CommandKind::kModeSelect: {
+      ++counters_.others;
+      const bool cached = modes_.write_cache;
+      RunControl(request);
+      // SBC-3 §6.5.5: what is cached when the cache is turned off goes to the medium.
+      if (cached && !modes_.write_cache) return StartTransfer(request, IoOp::kFlush, false);
+      return Finish(request);
+    }
     default:
       ++counters_.others;
       RunControl(request);

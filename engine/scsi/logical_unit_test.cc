@@ -601,5 +601,27 @@ TEST(Luns, DecodeAndEncode) {
   EXPECT_EQ(DecodeLun(1), std::nullopt);                       // further levels
 }
 
+// WCE off: a medium write is stable when it is answered, by FUA or by a flush behind it.
+TEST_F(LogicalUnitTest, WriteSameOfZeroesIsStableWithoutAWriteCache) {
+  std::vector<uint8_t> list(4 + 20);
+  list[4] = 0x08;
+  list[5] = 18;
+  ExpectGood(one_->Run(Cdb10(kWrite10, 0, 8), Pattern(4096, 1)));  // into the cache, WCE on
+  uint64_t before = device_.submitted();
+  ExpectGood(one_->Run({kModeSelect6, 0x10, 0, 0, 24}, list));
+  // SBC-3 6.5.5: when WCE goes from one to zero what is cached is written to the medium.
+  EXPECT_EQ(device_.submitted(), before + 1) << "no flush at the change of WCE";
+  before = device_.submitted();
+  ExpectGood(one_->Run(Cdb10(kWriteSame10, 0, 8), std::vector<uint8_t>(512)));
+  EXPECT_TRUE(device_.last_fua() || device_.submitted() == before + 2)
+      << "answered, and in a volatile cache (WRITE SAME of zeroes)";
+  before = device_.submitted();
+  ExpectGood(one_->Run(Cdb16(kWriteSame16, 0, 8, 0x01)));
+  EXPECT_TRUE(device_.last_fua() || device_.submitted() == before + 2)
+      << "answered, and in a volatile cache (NDOB)";
+  ExpectGood(one_->Run(Cdb10(kWriteSame10, 0, 8), Pattern(512, 7)));
+  EXPECT_TRUE(device_.last_fua()) << "as it is with other data";
+}
+
 }  // namespace
 }  // namespace umblock::scsi

@@ -147,7 +147,9 @@ Task<int> LogicalUnit::WriteSame(Request* request, Buffer& scratch) {
   uint64_t length = uint64_t{command.blocks} * block;
   bool zero = command.no_data_out || AllZero(request->buffer.first(block));
   if (zero && device_.geometry().can_write_zeroes) {
-    co_return co_await device_.WriteZeroes(offset, length, command.unmap);
+    int error = co_await device_.WriteZeroes(offset, length, command.unmap);
+    if (error == 0 && !modes_.write_cache) error = co_await device_.Flush();
+    co_return error;
   }
   size_t filled = static_cast<size_t>(std::min<uint64_t>(kScratchBytes, length));
   for (size_t at = 0; at < filled; at += block) {
@@ -204,7 +206,7 @@ Task<int> LogicalUnit::Unmap(Request* request) {
       left -= piece;
     }
   }
-  co_return 0;
+  co_return modes_.write_cache ? 0 : co_await device_.Flush();
 }
 
 }  // namespace umblock::scsi

@@ -267,6 +267,8 @@ void ResourceImpl::ForgetDifferences(PeerDevice& device) {
       !SameUuid(of.disk()->uuids().current(), device.uuids.current)) {
     return;
   }
+  // A disk that came back equal has missed nothing.
+  device.misses_writes = false;
   bool changed = DropBitmapUuid(of.disk()->uuids(), device.node());
   if (std::optional<uint32_t> slot = device.slot()) {
     changed = of.disk()->bitmap().ClearAll(*slot) != 0 || changed;
@@ -382,7 +384,7 @@ Task<void> ResourceImpl::RunFullSync(PeerDevice* device, uint64_t session, Repli
   });
 }
 
-Task<void> ResourceImpl::FinishResyncAsTarget(PeerDevice& device) {
+Task<bool> ResourceImpl::FinishResyncAsTarget(PeerDevice& device) {
   Volume& of = device.volume();
   int number = of.number();
   int node = device.node();
@@ -391,7 +393,7 @@ Task<void> ResourceImpl::FinishResyncAsTarget(PeerDevice& device) {
     return of.disk() != nullptr && device.connection().up() &&
            device.connection().session() == session && IsTarget(device.state().repl);
   };
-  if (!valid()) co_return;
+  if (!valid()) co_return true;
   NodeMask connected = state_.connected();
   // The source's data may be taken for current if no Primary but this node, or one that this node
   // sees, may be changing it (drbd-metadata-resync.md 6.7.3).
@@ -401,18 +403,25 @@ Task<void> ResourceImpl::FinishResyncAsTarget(PeerDevice& device) {
     if (connection->state().connected()) SendPeersInSync(*of.peer(other), NodeBit(node));
   }
   if (stable) {
+    const UuidSet before = of.disk()->uuids();
     umblock::drbd::FinishResyncAsTarget(of.disk()->uuids(), of.uuid_peers(), device.uuids,
                                         device.rs_start_uuid, 0, state_.role == Role::kPrimary,
                                         log_.dagtag());
+    const uint64_t current = of.disk()->uuids().current();
     of.CountLower(1);
     Status status = co_await of.disk()->WriteSuperblock();
     of.CountLower(-1);
-    if (!status || !valid()) co_return;
-  }
-  // What came out of sync meanwhile must not be forgotten.
-  if (device.out_of_sync_bits() != 0) {
-    logger().Warn("{}: {} bits appeared at the end of the resync", device.name(),
-                  device.out_of_sync_bits());
+    if (!status || !valid()) co_return true;
+    // A write has failed here meanwhile: the data is not what its name says.
+    if (device.out_of_sync_bits() != 0) {
+      logger().Warn("{}: {} bits appeared at the end of the resync, which goes on", device.name(),
+                    device.out_of_sync_bits());
+      if (of.disk()->uuids().current() == current) {
+        of.disk()->uuids() = before;
+        of.disk()->ScheduleSuperblock();
+      }
+      co_return false;
+    }
   }
   (void)Change("resync finished", {.hard = true}, [=](ResourceState& next) {
     VolumeState* volume = next.Volume(number);
@@ -421,6 +430,7 @@ Task<void> ResourceImpl::FinishResyncAsTarget(PeerDevice& device) {
     peer.resync_active = false;
     if (stable) volume->disk = peer.disk;
   });
+  co_return true;
 }
 
 void ResourceImpl::SendPeersInSync(PeerDevice& device, NodeMask mask) {

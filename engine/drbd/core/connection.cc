@@ -499,8 +499,11 @@ void Connection::LoseSentWrites() {
   while (unacked_head_ != nullptr) {
     Request* request = PopUnacked();
     auto index = static_cast<size_t>(request->LegOf(node()));
+    const bool relied_on =
+        request->completed && request->error == 0 && request->leg_states[index].ok();
     LegStep step = Next(request->leg_states[index], LegEvent::kConnectionLost);
     request->leg_states[index] = step.state;
+    if (relied_on) request->volume->NoteLostCopy(*request);
     NoLongerPending(request, static_cast<int>(index));
     request->volume->CheckCompletion(request);
   }

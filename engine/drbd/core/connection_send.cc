@@ -299,6 +299,10 @@ void Connection::QueueWrite(Request* request, int leg_index, PeerDevice& device)
   uint64_t bytes = request->sectors() * 512;
   wire::DataHead head{request->first, request->handle(), device.NextSequence(), DpFlags(device)};
   if (request->fua) head.dp_flags |= wire::kDpFua;
+  if (request->leg_states[static_cast<size_t>(leg_index)].Has(LegBit::kProtoC)) {
+    head.dp_flags &= ~wire::kDpSendReceiveAck;
+    head.dp_flags |= wire::kDpSendWriteAck;
+  }
   leg.sent_at = reactor_.Now();
   ++epoch_writes_;
   ap_in_flight_ += bytes;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/drbd/core/testing/bench.h"
+#include "engine/drbd/core/testing/pair.h"
 #include "engine/drbd/core/testing/scripted_peer.h"
 
 namespace umblock::drbd {
@@ -307,6 +308,37 @@ TEST(Acts, WhatIsForgottenStaysForgottenAfterAPowerCut) {
   bench.world().network().Partition(bench.node(0), bench.node(1), true);
   bench.Boot(0);
   EXPECT_EQ(bench.out_of_sync(0, 1), bench.volume_status(0).size_bytes) << "a slot like a new one";
+}
+
+// A clean detach of the Secondary's disk under load: a received write that reaches the disk's gate
+// only after the disk has begun to close is refused and marks its block; the bitmap page of it gets
+// dirty between the last write of the bitmap and the end of the flush behind it.
+TEST(Acts, ADetachUnderWriteLoadOnASlowDiskEnds) {
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    SCOPED_TRACE(seed);
+    testing::ClusterOptions options =
+        testing::Options(seed, seed % 2 != 0 ? Protocol::kA : Protocol::kB);
+    options.disk_bytes = uint64_t{640} << 20;
+    options.disk.al_extents = 67;
+    testing::Pair pair(options);
+    constexpr uint64_t kExtent = uint64_t{4} << 20;
+    pair.disk(1).set_slowdown(1 + seed % 30);
+    for (uint64_t i = 0; i < 120; ++i) {
+      uint64_t extent = pair.world().random().Below(150);
+      pair.StartWrite(0, extent * kExtent + (i % 64) * 4096, 4096, 0x41);
+      pair.RunFor(std::chrono::microseconds(pair.world().random().Below(400)));
+    }
+    auto detached = pair.Start(1, pair.resource(1).Detach(0, false));
+    for (int round = 0; round < 300 && !detached->has_value(); ++round) {
+      uint64_t extent = pair.world().random().Below(150);
+      pair.StartWrite(0, extent * kExtent, 4096, 0x42);
+      pair.RunFor(500us);
+    }
+    ASSERT_TRUE(pair.RunUntil([&] { return detached->has_value() && pair.AllDone(); }, 120s));
+    ASSERT_TRUE(pair.Attach(1));
+    EXPECT_TRUE(pair.BecomesUpToDate(120s));
+    EXPECT_TRUE(pair.Equal(0, 1));
+  }
 }
 
 }  // namespace

@@ -439,5 +439,91 @@ TEST(AttachFaults, AnAttachBesideACrashedPrimaryThatIsUpIsDecidedAlikeOnBothSide
   EXPECT_TRUE(pair.Equal(0, 1));
 }
 
+// The Secondary's disk is detached and attached again, with no write in between; then the Primary's
+// disk fails once and is attached again. Nobody was ever apart: it is a resync, no split brain.
+TEST(AttachFaults, ADetachAndALaterDiskFailureAreNoSplitBrain) {
+  Pair pair(Options(613));
+  ASSERT_TRUE(pair.Detach(1));
+  pair.RunFor(300ms);
+  ASSERT_TRUE(pair.Attach(1));
+  ASSERT_TRUE(pair.BecomesUpToDate());
+  pair.RunFor(300ms);
+  ASSERT_EQ(pair.WriteBlock(1, 2), 0);  // begins the generation that is owed since the detach
+  pair.RunFor(300ms);
+  EXPECT_EQ(pair.volume_status(0).current_uuid, pair.volume_status(1).current_uuid)
+      << "(bit 0 aside)";
+  pair.disk(0).FailNext(SimDiskOp::kWrite, EIO);
+  ASSERT_EQ(pair.WriteBlock(2, 3), 0);
+  ASSERT_TRUE(pair.WaitDisk(0, DiskState::kDiskless));
+  pair.disk(0).ClearFaults();
+  pair.RunFor(300ms);
+  Status attached = pair.Attach(0);
+  EXPECT_TRUE(attached) << Text(attached);
+  EXPECT_TRUE(pair.BecomesUpToDate());
+}
+
+// The same beginning, then an ordinary failover: the Primary dies, the other node takes over.
+TEST(AttachFaults, ADetachAndALaterFailoverAreNoSplitBrain) {
+  Pair pair(Options(614));
+  ASSERT_TRUE(pair.Detach(1));
+  pair.RunFor(300ms);
+  ASSERT_TRUE(pair.Attach(1));
+  ASSERT_TRUE(pair.BecomesUpToDate());
+  pair.RunFor(300ms);
+  for (uint64_t i = 0; i < 20; ++i) ASSERT_EQ(pair.WriteBlock(i, 2), 0);
+  pair.RunFor(3s);
+  pair.node(0).Crash(SimCrash::kPowerCut);
+  pair.RunFor(5s);
+  Status promoted = pair.Promote(1);
+  ASSERT_TRUE(promoted) << Text(promoted);
+  ASSERT_EQ(pair.Do(1, IoOp::kWrite, 0, kBlock, 9), 0);
+  pair.RunFor(1s);
+  pair.Boot(0);
+  EXPECT_TRUE(pair.BecomesUpToDate(60s));
+  EXPECT_TRUE(pair.Equal(0, 1));
+}
+
+// As the flush above: FUA on a Primary without a disk has only the peer's disk to be stable on.
+TEST(AttachFaults, AFuaWriteOfADisklessPrimaryIsStableAtThePeerUnderEveryProtocol) {
+  for (Protocol protocol : {Protocol::kC, Protocol::kB, Protocol::kA}) {
+    SCOPED_TRACE(static_cast<int>(protocol));
+    Pair pair(Options(91, protocol));
+    ASSERT_TRUE(pair.Detach(0));
+    pair.RunFor(100ms);
+    pair.disk(1).set_slowdown(50);
+    ASSERT_EQ(pair.Do(0, IoOp::kWrite, kBlock, kBlock, 2, true), 0);
+    EXPECT_TRUE(pair.StableIs(1, kBlock, kBlock, 2)) << "answered";
+    pair.node(1).Crash(SimCrash::kPowerCut);
+    pair.RunFor(1s);
+    pair.Boot(1);
+    pair.RunFor(10s);
+    EXPECT_TRUE(pair.NowIs(1, kBlock, kBlock, 2)) << "gone after a power cut of the peer";
+  }
+}
+
+// fsync means it: a write that the only disk has lost with the power is not answered by a flush
+// that succeeds afterwards (INV-10). Said once; what comes after it is a new beginning.
+TEST(AttachFaults, AFlushDoesNotCoverWhatThePeerOfADisklessPrimaryLost) {
+  int lost = 0;
+  for (uint64_t seed = 1; seed <= 30; ++seed) {
+    SCOPED_TRACE(seed);
+    Pair pair(Options(seed));
+    ASSERT_TRUE(pair.Detach(0));
+    pair.RunFor(100ms);
+    ASSERT_EQ(pair.WriteBlock(1, 2), 0);  // acknowledged, in the peer's cache
+    pair.node(1).Crash(SimCrash::kPowerCut);
+    pair.RunFor(200ms);
+    pair.Boot(1);
+    pair.RunFor(20s);
+    if (pair.NowIs(1, kBlock, kBlock, 2)) continue;
+    ++lost;
+    EXPECT_NE(pair.Do(0, IoOp::kFlush, 0, 0), 0);
+    ASSERT_EQ(pair.WriteBlock(1, 3), 0);
+    EXPECT_EQ(pair.Do(0, IoOp::kFlush, 0, 0), 0);
+    EXPECT_TRUE(pair.StableIs(1, kBlock, kBlock, 3));
+  }
+  EXPECT_GT(lost, 0) << "no power cut lost the write";
+}
+
 }  // namespace
 }  // namespace umblock::drbd

@@ -7,6 +7,7 @@
 namespace umblock::drbd {
 namespace {
 
+using testing::Bench;
 using testing::ClusterOptions;
 using testing::FrontIo;
 using testing::Text;
@@ -265,6 +266,60 @@ TEST(LostWrites, ARemoteReadThatWaitsForAWriteEndsWithTheLink) {
   pair.disk(1).SetHang(false);
   ASSERT_TRUE(pair.WaitConnection(1, ConnectionState::kConnected));
   pair.ExpectIdleCounters();
+}
+
+// A node that was demoted in order, and then loses power: what it wrote as Primary was flushed at
+// the peer by its epochs; its own copy may still be in a volatile cache (INV-3).
+TEST(LostWrites, ADemotedNodeThatLosesPowerIsEqualAgain) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    ClusterOptions options = testing::Options(seed);
+    options.external_metadata = true;
+    Bench bench(options);
+    bench.BringUpPrimary();
+    for (uint64_t i = 0; i < 16; ++i) {
+      ASSERT_EQ(bench.Do(0, IoOp::kWrite, i * 8192, 8192, static_cast<uint8_t>(i + 1)), 0);
+    }
+    ASSERT_TRUE(bench.Demote(0));
+    bench.node(0).Crash(SimCrash::kPowerCut);
+    bench.RunFor(1s);
+    bench.Boot(0);
+    ASSERT_TRUE(bench.BecomesUpToDate());
+    EXPECT_TRUE(bench.Equal(0, 1));
+    EXPECT_EQ(bench.out_of_sync(0, 1), 0u);
+  }
+}
+
+// on-io-error pass_on at the target of a resync: a write that fails there while the end of the
+// resync is being written down must not leave a disk that calls itself UpToDate (INV-9).
+TEST(LostWrites, AFailureAtTheEndOfAResyncIsNotForgotten) {
+  int failed = 0;
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    SCOPED_TRACE(seed);
+    ClusterOptions options = testing::Options(seed);
+    options.disk.on_io_error = OnIoError::kPassOn;
+    Bench bench(options);
+    bench.BringUpPrimary();
+    ASSERT_TRUE(bench.Disconnect(0, 1));
+    ASSERT_EQ(bench.Do(0, IoOp::kWrite, 0, 65536, 0x55), 0);
+    ASSERT_TRUE(bench.Connect(0, 1));
+    ASSERT_TRUE(bench.RunUntil(
+        [&] {
+          return bench.repl(1, 0) == ReplicationState::kSyncTarget && bench.out_of_sync(1, 0) == 0;
+        },
+        60s));
+    bench.RunFor(std::chrono::microseconds(seed * 60));
+    if (bench.repl(1, 0) != ReplicationState::kSyncTarget) continue;
+    bench.disk(1).AddBadRange(1 << 20, 4096, EIO);
+    FrontIo* write = bench.StartWrite(0, 1 << 20, 4096, 0x66);
+    bench.RunFor(3s);
+    EXPECT_TRUE(write->ok());
+    if (bench.NowIs(1, 1 << 20, 4096, 0x66)) continue;
+    ++failed;
+    EXPECT_NE(bench.disk_state(1), DiskState::kUpToDate);
+    EXPECT_NE(bench.out_of_sync(0, 1), 0u) << "as the source knows, too";
+  }
+  EXPECT_GT(failed, 0) << "no write failed in the window";
 }
 
 }  // namespace

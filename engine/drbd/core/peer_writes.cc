@@ -322,6 +322,11 @@ void PeerWrites::OnLogStarving() {
 
 Task<void> PeerWrites::ConfirmStable() {
   uint64_t serial = first_serial_;
+  // What completes while the flush is under way is not covered by it.
+  uint64_t covered = 0;
+  for (const PeerWrite& write : records_) {
+    if (write.epoch == serial && write.stage == PeerWrite::Stage::kAcked) covered = write.dagtag;
+  }
   if (connection_.resource().flush_ordering() && !co_await FlushVolumes()) unstable_ = true;
   confirming_ = false;
   if (unstable_) co_return;
@@ -330,6 +335,7 @@ Task<void> PeerWrites::ConfirmStable() {
   for (PeerWrite& write : records_) {
     if (write.epoch != serial || write.confirmed) continue;
     if (write.stage != PeerWrite::Stage::kAcked || write.failed) break;
+    if (static_cast<int64_t>(write.dagtag - covered) > 0) break;
     if (confirm.set_size == 0) confirm.oldest_block_id = write.block_id;
     confirm.youngest_block_id = write.block_id;
     ++confirm.set_size;

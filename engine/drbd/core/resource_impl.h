@@ -92,7 +92,8 @@ class ResourceImpl {
   Task<Status> MakeNewUuid(Volume& volume, bool forced);
 
   // The end of a resync of this node: UUIDs durable, then the state (drbd-metadata-resync.md 6.8).
-  Task<void> FinishResyncAsTarget(PeerDevice& device);
+  // False: something came out of sync meanwhile, the resync goes on.
+  Task<bool> FinishResyncAsTarget(PeerDevice& device);
 
   // --- after loss of a peer ---
   void OnConnectionLost(int node, bool ungraceful, bool peer_was_primary);

@@ -304,12 +304,11 @@ Task<bool> ResyncTarget::Finish() {
   // The peer must be there still, and must have heard everything (6.8).
   if (!co_await device_.connection().PingRoundTrip()) co_return true;
   if (stopping_) co_return true;
-  if (device_.out_of_sync_bits() != 0) {
-    position_ = 0;
-    co_return false;
+  if (device_.out_of_sync_bits() == 0 && co_await resource.FinishResyncAsTarget(device_)) {
+    co_return true;
   }
-  co_await resource.FinishResyncAsTarget(device_);
-  co_return true;
+  position_ = 0;
+  co_return stopping_;
 }
 
 void ResyncTarget::Sample() {

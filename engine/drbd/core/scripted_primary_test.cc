@@ -211,5 +211,47 @@ TEST_F(ScriptedPrimary, AnOutOfSyncNoteIsKept) {
   EXPECT_EQ(peer->bench->out_of_sync(0, 1), 8192u) << "INV-26";
 }
 
+// C.3: what P_CONFIRM_STABLE names must be stable. A write of the same epoch that gets its extent
+// and completes while the flush of the confirmation is under way is not covered by that flush.
+TEST_F(ScriptedPrimary, OnlyWhatWasFlushedIsConfirmedStable) {
+  constexpr uint64_t kExtentSectors = (uint64_t{4} << 20) / 512;
+  ClusterOptions options = ScriptedOptions();
+  options.disk_bytes = uint64_t{640} << 20;
+  options.volumes = 2;
+  options.disk.al_extents = 67;
+  Up(options);
+  peer->Send(kData, PacketType::kDagtag, wire::kNoVolume, wire::Dagtag{0});
+  // Epoch 1: 66 extents, held until the peer ack.
+  for (uint64_t i = 0; i < 66; ++i) {
+    peer->Write(i * kExtentSectors, 4096, 1);
+    ASSERT_TRUE(peer->Wait(kControl, PacketType::kWriteAck)) << peer->last_error();
+  }
+  peer->Send(kData, PacketType::kBarrier, wire::kNoVolume, wire::Barrier{1});
+  ASSERT_TRUE(peer->Wait(kControl, PacketType::kBarrierAck));
+  // Epoch 2: the last slot; acknowledged, not flushed.
+  peer->Write(66 * kExtentSectors, 4096, 2);
+  ASSERT_TRUE(peer->Wait(kControl, PacketType::kWriteAck));
+  // The next one starves: the confirmation flushes volume 0, then volume 1, which is slow.
+  peer->bench->disk(0, 1).SetHang(true);
+  uint64_t late = peer->Write(67 * kExtentSectors, 4096, 3);
+  peer->bench->RunFor(50ms);
+  ASSERT_EQ(peer->CountReceived(kControl, PacketType::kWriteAck), 0u) << "it waits for a slot";
+  // The peer ack of epoch 1 frees slots; the write goes on, completes and is acknowledged.
+  peer->Send(kControl, PacketType::kPeerAck, wire::kNoVolume, wire::PeerAck{3, 66 * 8});
+  auto ack = peer->Wait(kControl, PacketType::kWriteAck);
+  ASSERT_TRUE(ack);
+  ASSERT_EQ(ack->As<wire::BlockAck>().block_id, late);
+  EXPECT_FALSE(peer->bench->StableIs(0, 67 * kExtentSectors * 512, 4096, 3)) << "in the cache";
+  peer->bench->disk(0, 1).SetHang(false);
+  auto confirm = peer->Wait(kControl, PacketType::kConfirmStable);
+  ASSERT_TRUE(confirm);
+  EXPECT_TRUE(peer->bench->StableIs(0, 66 * kExtentSectors * 512, 4096, 2));
+  auto youngest = confirm->As<wire::ConfirmStable>().youngest_block_id;
+  if (youngest == late) {
+    EXPECT_TRUE(peer->bench->StableIs(0, 67 * kExtentSectors * 512, 4096, 3))
+        << "confirmed as stable, and lost with the power";
+  }
+}
+
 }  // namespace
 }  // namespace umblock::drbd

@@ -119,6 +119,8 @@ class Volume final : public DeviceBase, private DiskOwner {
   void Readmit();
   bool WillBeOverwritten(const Request& request);
   void CheckCompletion(Request* request);
+  // A peer that acknowledged this completed write is lost, and had not confirmed it as stable.
+  void NoteLostCopy(const Request& request);
   // The request has left the transfer log: bits, extents, late out-of-sync notes.
   void Retire(Request* request);
   // The read of the front that a peer's answer belongs to; nullptr if it answers none, or one that
@@ -164,6 +166,7 @@ class Volume final : public DeviceBase, private DiskOwner {
     bool local_done = false;
     bool local_ok = false;
     bool peers_done = false;
+    bool lost_some = false;  // a write that it covers is on no copy any more
     uint32_t epoch = 0;
     Time submitted_at{};
   };
@@ -212,6 +215,7 @@ class Volume final : public DeviceBase, private DiskOwner {
   ObjectPool<ReadRequest> reads_;
   ObjectPool<FlushRequest> flushes_;
   std::vector<FlushRequest*> flush_list_;
+  bool lost_some_ = false;  // an acknowledged write, and no flush has said so yet
   std::vector<ReadRequest*> remote_reads_;
   BlockIo* waiting_head_ = nullptr;  // admission queue
   BlockIo* waiting_tail_ = nullptr;

@@ -309,6 +309,7 @@ void Volume::StartFlush(BlockIo* io) {
   flush->upper = io;
   flush->local_done = false;
   flush->local_ok = false;
+  flush->lost_some = std::exchange(lost_some_, false);
   flush->submitted_at = reactor().Now();
   // Every write that was acknowledged closed its epoch: what this flush covers is in epochs before
   // the present one.
@@ -344,6 +345,27 @@ void Volume::StartFlush(BlockIo* io) {
   disk_->backing().Submit(&flush->local);
 }
 
+// A peer that was lost may have forgotten what it had not made stable (INV-10). Where no other copy
+// has it, a flush must say so: those that are under way, and the next one.
+void Volume::NoteLostCopy(const Request& request) {
+  const bool here = disk_ != nullptr && request.local_leg == LocalLeg::kOk &&
+                    request.disk_generation == disk_generation_ &&
+                    state().disk == DiskState::kUpToDate;
+  if (here) return;
+  for (int i = 0; i < request.leg_count; ++i) {
+    const DiskState theirs = state().peer(request.legs[static_cast<size_t>(i)].node).disk;
+    if (request.leg_states[static_cast<size_t>(i)].ok() && theirs == DiskState::kUpToDate) return;
+  }
+  if (!lost_some_) {
+    resource_.logger().Warn(
+        "{}: the only copy of acknowledged writes is at a peer that was lost before it made them "
+        "stable; the next flush fails",
+        name());
+  }
+  lost_some_ = true;
+  for (FlushRequest* flush : flush_list_) flush->lost_some = true;
+}
+
 void Volume::CheckFlush(FlushRequest* flush) {
   if (!flush->peers_done && resource_.log().StableBefore(flush->epoch)) flush->peers_done = true;
   if (!flush->local_done || !flush->peers_done) return;
@@ -356,6 +378,7 @@ void Volume::CheckFlush(FlushRequest* flush) {
       ok = true;
     }
   }
+  ok = ok && !flush->lost_some;
   counters_.flush_latency.Add(reactor().Now() - flush->submitted_at);
   BlockIo* upper = flush->upper;
   std::erase(flush_list_, flush);

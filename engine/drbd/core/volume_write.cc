@@ -120,6 +120,9 @@ void Volume::Register(Request* request) {
 }
 
 void Volume::ChooseLegs(Request* request) {
+  // FUA without a disk of its own that has the data: stable is what a peer has written.
+  const bool on_peers_alone = request->fua && (request->local_leg == LocalLeg::kNone ||
+                                               state().disk != DiskState::kUpToDate);
   for (auto& [node, device] : peers_) {
     const PeerDeviceState& peer_state = state().peer(node);
     WriteRoute route = device->connection().up()
@@ -134,7 +137,9 @@ void Volume::ChooseLegs(Request* request) {
     switch (route) {
       case WriteRoute::kData:
         request->leg_states[index] =
-            Next(DataLeg(device->connection().ack_protocol()), LegEvent::kReady).state;
+            Next(DataLeg(on_peers_alone ? AckProtocol::kC : device->connection().ack_protocol()),
+                 LegEvent::kReady)
+                .state;
         device->connection().QueueWrite(request, static_cast<int>(index), *device);
         break;
       case WriteRoute::kOutOfSync:

@@ -59,6 +59,11 @@ Task<Status> MetaStore::WriteSuperblockOnce() {
   std::array<std::byte, kSuperblockBytes> block;
   UMBLOCK_ASSERT(!superblock_.Has(kMdAlClean) || closed_,
                  "M3: no superblock with AL_CLEAN while the metadata is in use");
+  // Without PRIMARY_IND nobody looks into the activity log after a crash: what it stands for must
+  // be stable. Where data and metadata share a device, the flush before the block sees to that.
+  if (log_counts_on_disk_ && !closed_ && !superblock_.Has(kMdPrimaryInd)) {
+    UMBLOCK_CO_TRY(Fail(co_await FlushData("before the activity log is void")));
+  }
   // M5. At least once, as a page may be clean because it is just being written.
   for (bool again = log_counts_on_disk_; again && !closed_ && !superblock_.Has(kMdPrimaryInd);
        again = bitmap_.dirty_pages() != 0) {
@@ -71,6 +76,14 @@ Task<Status> MetaStore::WriteSuperblockOnce() {
       "superblock", geometry_.superblock_offset, block));
   if (status) log_counts_on_disk_ = log_counts;
   co_return status;
+}
+
+Task<Status> MetaStore::FlushData(std::string_view when) {
+  if (data_device_ == nullptr) co_return Ok();
+  const int error = co_await data_device_->Flush();
+  if (error == 0) co_return Ok();
+  co_return std::unexpected(
+      Error::FromErrno(error, fmt::format("{}: flushing data {}", data_device_->name(), when)));
 }
 
 Task<Status> MetaStore::WriteSuperblock() {
@@ -172,14 +185,7 @@ Task<Status> MetaStore::WriteTransaction(const AlBatch& batch) {
   Status status = Ok();
   if (batch.evicted_count > 0) {
     status = co_await WriteEvictedPages(batch.evicted());
-    if (status && data_device_ != nullptr) {
-      const int error = co_await data_device_->Flush();
-      if (error != 0) {
-        status = std::unexpected(Error::FromErrno(
-            error, fmt::format("{}: flushing data before its activity-log extents are evicted",
-                               data_device_->name())));
-      }
-    }
+    if (status) status = co_await FlushData("before its activity-log extents are evicted");
   }
   if (status) {
     std::array<std::byte, kBlockBytes> block;
@@ -215,11 +221,16 @@ Task<Status> MetaStore::WriteEmptyRing() {
 
 Task<Status> MetaStore::Close() {
   UMBLOCK_ASSERT(operations_ == 0, "nothing runs when metadata is closed");
-  UMBLOCK_CO_TRY(co_await WriteDirtyPages());
   const Operation running(*this);
-  UMBLOCK_CO_TRY(Fail(co_await ring_access_.Flush("bitmap")));
-  UMBLOCK_ASSERT(bitmap_.dirty_pages() == 0, "M3: the bitmap is on disk before AL_CLEAN");
-  UMBLOCK_CO_TRY(Fail(co_await WriteEmptyRing()));
+  // M3: the bitmap is on disk before AL_CLEAN. A write that the closing disk has refused sets its
+  // bit while others are on their way out; whoever sent it keeps that bit too.
+  for (bool log_empty = false; !log_empty || bitmap_.dirty_pages() != 0;) {
+    UMBLOCK_CO_TRY(co_await WriteDirtyPages());
+    UMBLOCK_CO_TRY(Fail(co_await ring_access_.Flush("bitmap")));
+    if (log_empty || bitmap_.dirty_pages() != 0) continue;
+    UMBLOCK_CO_TRY(Fail(co_await WriteEmptyRing()));
+    log_empty = true;
+  }
   closed_ = true;
   superblock_.Set(kMdAlClean, true);
   co_return co_await WriteSuperblockOnce();

@@ -165,6 +165,8 @@ class MetaStore {
   Task<Status> WriteDirtyLocked(PageRange pages, uint64_t* next);
   Task<Status> WriteEvictedPages(std::span<const uint32_t> extents);
   Task<Status> WriteSuperblockOnce();
+  // Of an external metadata's data device; nothing else has one of its own.
+  Task<Status> FlushData(std::string_view when);
   Status Usable() const;
   Status Fail(Status status);
 

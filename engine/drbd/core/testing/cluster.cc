@@ -53,6 +53,11 @@ Cluster::Cluster(ClusterOptions options) : options_(std::move(options)) {
       disk.size = options_.disk_bytes;
       node->files().Create(DiskName(v), disk);
     }
+    if (options_.external_metadata) {
+      SimDiskOptions disk;
+      disk.size = uint64_t{4} << 20;
+      node->files().Create("meta", disk);
+    }
     nodes_.push_back(node);
     programs_.push_back(nullptr);
   }
@@ -129,14 +134,23 @@ PeerConfig Cluster::PeerOf(int i, int peer) const {
 namespace {
 Task<Status> Prepare(Cluster* cluster, int i, ClusterOptions options, bool create) {
   Program& program = cluster->program(i);
+  auto metadata = [&](int v) -> Backend* {
+    return options.external_metadata && v == 0 ? program.backends[3].get() : nullptr;
+  };
+  if (options.external_metadata) {
+    BackendSpec spec;
+    spec.name = spec.path = "meta";
+    UMBLOCK_CO_TRY(co_await OpenOne(*cluster->node(i).reactor(), spec, &program.backends[3]));
+  }
   for (int v = 0; v < options.volumes; ++v) {
     BackendSpec spec;
     spec.name = "disk" + std::to_string(v);
     spec.path = spec.name;
     UMBLOCK_CO_TRY(co_await OpenOne(*cluster->node(i).reactor(), spec, &program.backends[v]));
     if (create) {
-      UMBLOCK_CO_TRY(co_await CreateMetadata(
-          {.backing = program.backends[v].get(), .max_peers = options.max_peers}));
+      UMBLOCK_CO_TRY(co_await CreateMetadata({.backing = program.backends[v].get(),
+                                              .metadata = metadata(v),
+                                              .max_peers = options.max_peers}));
     }
     UMBLOCK_CO_TRY(program.resource->AddVolume({.number = v, .size = 0, .disk = options.disk}));
   }
@@ -144,8 +158,8 @@ Task<Status> Prepare(Cluster* cluster, int i, ClusterOptions options, bool creat
     if (peer != i) UMBLOCK_CO_TRY(program.resource->AddPeer(cluster->PeerOf(i, peer)));
   }
   for (int v = 0; v < options.volumes; ++v) {
-    UMBLOCK_CO_TRY(
-        co_await program.resource->Attach({.volume = v, .backing = program.backends[v].get()}));
+    UMBLOCK_CO_TRY(co_await program.resource->Attach(
+        {.volume = v, .backing = program.backends[v].get(), .metadata = metadata(v)}));
   }
   co_return Ok();
 }

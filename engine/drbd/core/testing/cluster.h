@@ -33,6 +33,7 @@ struct ClusterOptions {
   ResourceOptions resource;
   ResyncOptions resync;
   bool verbose = false;
+  bool external_metadata = false;  // of volume 0, on a disk of its own
 };
 
 // What runs on a node.
