@@ -5,22 +5,9 @@
 #include <utility>
 
 #include "engine/base/assert.h"
+#include "engine/drbd/meta/meta_store_operation.h"
 
 namespace umblock::drbd::meta {
-
-// Counts a running call, so that Stop and the destructor know.
-class MetaStore::Operation {
- public:
-  explicit Operation(MetaStore& store) : store_(store) { ++store_.operations_; }
-  Operation(const Operation&) = delete;
-  Operation& operator=(const Operation&) = delete;
-  ~Operation() {
-    if (--store_.operations_ == 0) store_.idle_.NotifyAll();
-  }
-
- private:
-  MetaStore& store_;
-};
 
 MetaStore::MetaStore(BlockDevice& device, const MetaOpenOptions& options,
                      const Superblock& superblock, Geometry geometry, Bitmap bitmap)
@@ -33,6 +20,7 @@ MetaStore::MetaStore(BlockDevice& device, const MetaOpenOptions& options,
       bitmap_(std::move(bitmap)),
       page_mutex_(device.reactor()),
       superblock_done_(device.reactor()),
+      moved_(device.reactor()),
       idle_(device.reactor()) {}
 
 MetaStore::~MetaStore() {
@@ -178,6 +166,7 @@ Task<Status> MetaStore::WriteEvictedPages(std::span<const uint32_t> extents) {
 
 Task<Status> MetaStore::WriteTransaction(const AlBatch& batch) {
   const Operation running(*this);
+  while (moving_) co_await moved_.Wait();
   UMBLOCK_CO_TRY(Usable());
   UMBLOCK_ASSERT(!transaction_running_, "one transaction at a time");
   UMBLOCK_ASSERT(batch.transaction.number == next_transaction_, "transactions come in order");
@@ -197,6 +186,7 @@ Task<Status> MetaStore::WriteTransaction(const AlBatch& batch) {
     status = co_await ring_access_.WriteBlockDurably("activity log", at, block);
   }
   transaction_running_ = false;
+  moved_.NotifyAll();
   if (status) {
     ++next_transaction_;
     ++counters_.transactions;

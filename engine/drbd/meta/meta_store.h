@@ -18,6 +18,11 @@
 //       writes the bitmap, empties the ring and only then returns, with AL_CLEAN cleared on disk;
 //       Close writes bitmap, then ring, then the superblock with AL_CLEAN.
 //   M4  Create makes the old superblock unreadable before it touches bitmap and ring.
+//   M6  Internal metadata follows the end of its device (meta_store_resize.cc): until the
+//   superblock at
+//       the new end is stable the old place is complete, from then on the new one is; where the two
+//       overlap the new superblock says FULL_SYNC until the rest is there. A new size is on disk
+//       only with the bits of what it adds.
 //   M5  While PRIMARY_IND is on disk, a crash turns what the log names into bits. A superblock that
 //       takes it away is written only when the bitmap on disk is complete without the log.
 //
@@ -64,6 +69,10 @@ struct MetaOpenOptions {
   // What to do when the activity log is needed and unusable: fail (kDataLoss), or take every block
   // as out of sync towards every peer and go on.
   bool unusable_log_means_full_sync = false;
+  // Internal metadata: the size of the device when it was last in use, bytes; 0: not known. A
+  // device that is larger now and has no metadata at its end is looked at there, and what is found
+  // moves to the end (drbd-metadata-resync.md 9.5).
+  uint64_t last_device_bytes = 0;
 };
 
 // What Open found and did.
@@ -124,6 +133,17 @@ class MetaStore {
   void set_before_pages(std::function<Task<Status>()> hook) { before_pages_ = std::move(hook); }
   Task<Status> Flush();
 
+  // Where internal metadata would lie, and how much room for data it would leave (sectors), on a
+  // device of this size.
+  Result<Geometry> GeometryAt(uint64_t device_bytes) const;
+  Result<uint64_t> UsableSectorsAt(uint64_t device_bytes) const;
+  // The device has grown: internal metadata moves to its end (M6); where it was there are zeroes
+  // then. Nothing happens if it is there, or external.
+  Task<Status> MoveToEnd();
+  // A new size of the volume: bitmap, then superblock. Blocks that appear are out of sync towards
+  // everybody, or equal. kInvalidArgument: the metadata has no room for it.
+  Task<Status> ChangeSize(uint64_t sectors, bool new_blocks_differ);
+
   // One at a time, in the order of their numbers (asserted). See M1.
   Task<Status> WriteTransaction(const AlBatch& batch);
 
@@ -167,6 +187,12 @@ class MetaStore {
   Task<Status> WriteSuperblockOnce();
   // Of an external metadata's data device; nothing else has one of its own.
   Task<Status> FlushData(std::string_view when);
+  // Steps of MoveToEnd, with everything else held back.
+  Task<Status> MoveHeld(const Geometry& to);
+  Task<Status> WriteRing(const Geometry& at, Bytes ring);
+  Task<Status> WriteAllPages(const Geometry& at);
+  Task<Status> SwitchTo(const Geometry& to);
+  Task<Status> SwitchOverlapping(const Geometry& to, Bytes ring);
   Status Usable() const;
   Status Fail(Status status);
 
@@ -188,6 +214,8 @@ class MetaStore {
 
   uint32_t next_transaction_ = 0;
   bool transaction_running_ = false;
+  bool moving_ = false;
+  WaitQueue moved_;  // also: a transaction has ended
 
   int operations_ = 0;
   WaitQueue idle_;

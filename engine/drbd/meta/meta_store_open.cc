@@ -96,10 +96,34 @@ Task<Result<Superblock>> MetaStore::ReadSuperblock(BlockDevice& device, Placemen
   co_return superblock;
 }
 
+namespace {
+
+// Of a device that has grown, the metadata where its end was.
+Task<Result<Superblock>> FindSuperblock(BlockDevice& device, const MetaOpenOptions& options,
+                                        uint64_t* device_bytes) {
+  Result<Superblock> found = co_await MetaStore::ReadSuperblock(device, options.placement);
+  if (found || found.error().code() != ErrorCode::kNotFound ||
+      options.placement != Placement::kInternal || options.last_device_bytes >= *device_bytes ||
+      options.last_device_bytes < kMinMetaDeviceSectors * kSectorBytes) {
+    co_return found;
+  }
+  BlockAccess access(device, kSuperblockBytes);
+  std::array<std::byte, kSuperblockBytes> block;
+  UMBLOCK_CO_TRY(co_await access.Read(
+      "superblock", SuperblockOffset(options.placement, options.last_device_bytes), block));
+  Result<Superblock> before = DecodeSuperblock(block);
+  if (!before) co_return found;
+  *device_bytes = options.last_device_bytes;
+  co_return before;
+}
+
+}  // namespace
+
 Task<Result<std::unique_ptr<MetaStore>>> MetaStore::Open(BlockDevice& device,
                                                          MetaOpenOptions options,
                                                          MetaOpenReport* report) {
-  const Result<Superblock> found = co_await ReadSuperblock(device, options.placement);
+  uint64_t bytes = device.geometry().size;
+  const Result<Superblock> found = co_await FindSuperblock(device, options, &bytes);
   if (!found) co_return std::unexpected(found.error());
   report->found = *found;
   if (found->format != Format::kV09) {
@@ -109,7 +133,6 @@ Task<Result<std::unique_ptr<MetaStore>>> MetaStore::Open(BlockDevice& device,
         "that) while the peers are in sync",
         device.name());
   }
-  const uint64_t bytes = device.geometry().size;
   const AttachExpectations expect{options.placement == Placement::kInternal, bytes / kSectorBytes,
                                   options.node_id, false};
   if (const Status checked = CheckSuperblock(*found, expect); !checked) {
@@ -124,6 +147,7 @@ Task<Result<std::unique_ptr<MetaStore>>> MetaStore::Open(BlockDevice& device,
       new MetaStore(device, options, *found, *geometry, std::move(*bitmap)));
   UMBLOCK_CO_TRY(co_await store->LoadBitmap());
   UMBLOCK_CO_TRY(co_await store->Recover(options, report));
+  UMBLOCK_CO_TRY(co_await store->MoveToEnd());
   co_return store;
 }
 

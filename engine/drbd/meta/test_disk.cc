@@ -48,6 +48,11 @@ TestDisk::TestDisk(ManualReactor& reactor, uint64_t bytes, DiskContents stable)
   geometry_.size = bytes;
 }
 
+void TestDisk::Grow(uint64_t bytes) {
+  geometry_.size = bytes;
+  NotifyObservers();
+}
+
 TestDisk::~TestDisk() { UMBLOCK_ASSERT(in_flight_.empty(), "requests are completed"); }
 
 void TestDisk::Submit(BlockIo* io) noexcept {

@@ -72,6 +72,7 @@ class TestDisk final : public DeviceBase {
 
   // Fails the next requests for which this returns an errno.
   std::function<int(const BlockIo&)> fail_if;
+  void Grow(uint64_t bytes);
   void set_can_write_zeroes(bool can) { geometry_.can_write_zeroes = can; }
 
   void Save(DiskFile& file) const;
