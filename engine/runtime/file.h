@@ -61,6 +61,10 @@ class File {
                                 Completion* done) = 0;
 
   virtual const FileInfo& info() const = 0;
+  // Makes a regular file this large, sparse; with 0, or for a block device, looks how large it has
+  // become. info().size is the larger of that and what it was: a file that has shrunk keeps its
+  // size here and fails where it ends. kFailedPrecondition: a block device is not that large.
+  virtual Task<Status> Grow(uint64_t bytes);
   virtual Task<void> Close() = 0;
 
   auto Read(uint64_t offset, std::span<const iovec> buffers) {
@@ -94,5 +98,9 @@ class File {
     return Awaiter(this);
   }
 };
+
+inline Task<Status> File::Grow(uint64_t) {
+  co_return MakeError(ErrorCode::kUnimplemented, "this file cannot grow");
+}
 
 }  // namespace umblock

@@ -27,8 +27,15 @@ class MappedMemory {
   virtual ~MappedMemory() = default;
 
   virtual MutableBytes bytes() = 0;
+  // Makes file and mapping larger, the new part zeroed and reserved; bytes() moves. Nobody touches
+  // the memory meanwhile from another thread.
+  virtual Task<Status> Grow(uint64_t bytes);
   // Unmaps it and lets go of the file. Nobody touches the memory any more.
   virtual Task<void> Close() = 0;
 };
+
+inline Task<Status> MappedMemory::Grow(uint64_t) {
+  co_return MakeError(ErrorCode::kUnimplemented, "this memory cannot grow");
+}
 
 }  // namespace umblock

@@ -89,6 +89,26 @@ void Backend::CountStart(const BlockIo& io) {
   }
 }
 
+Task<Status> Backend::Grow(uint64_t bytes) {
+  if (bytes != 0 && bytes < geometry_.size) {
+    co_return MakeError(ErrorCode::kInvalidArgument,
+                        "{} has {} bytes: it can become larger, not smaller ({})", name(),
+                        geometry_.size, bytes);
+  }
+  if (bytes % 4096 != 0) {
+    co_return MakeError(ErrorCode::kInvalidArgument, "{}: the size {} is not a multiple of 4096",
+                        name(), bytes);
+  }
+  if (stopping_) co_return MakeError(ErrorCode::kUnavailable, "{} is being closed", name());
+  Result<uint64_t> size = co_await GrowBelow(bytes);
+  if (!size) co_return std::unexpected(size.error().Within(name()));
+  const uint64_t usable = *size / geometry_.logical_block_size * geometry_.logical_block_size;
+  if (usable <= geometry_.size) co_return Ok();
+  geometry_.size = usable;
+  NotifyObservers();
+  co_return Ok();
+}
+
 Task<Result<std::unique_ptr<Backend>>> OpenBackend(Reactor& reactor, BackendSpec spec) {
   std::string context = "backend " + spec.name;
   Status checked = CheckSpec(spec);

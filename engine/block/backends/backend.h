@@ -48,6 +48,10 @@ class Backend : public DeviceBase {
   // Refuses new requests with ENODEV, awaits those in flight, lets go of the file.
   virtual Task<void> Stop() = 0;
 
+  // Makes it larger: bytes, a multiple of 4096; 0: looks whether what is below has grown. Observers
+  // hear of the new size. kInvalidArgument: smaller than it is. Otherwise as OpenBackend.
+  Task<Status> Grow(uint64_t bytes);
+
   const BlockGeometry& geometry() const override { return geometry_; }
   Access access() const override { return stopping_ ? Access::kUnavailable : Access::kReadWrite; }
   std::string access_reason() const override { return stopping_ ? "it is being detached" : ""; }
@@ -55,6 +59,8 @@ class Backend : public DeviceBase {
 
  protected:
   void CountStart(const BlockIo& io);
+  // What is below, to `bytes` or as it is; the size afterwards.
+  virtual Task<Result<uint64_t>> GrowBelow(uint64_t bytes) = 0;
 
   BlockGeometry geometry_;
   BackendCounters counters_;

@@ -117,6 +117,64 @@ TEST_F(BackendTest, MemoryOutlivesTheDaemon) {
   std::filesystem::remove(path);
 }
 
+class SizeWatch : public BlockDeviceObserver {
+ public:
+  explicit SizeWatch(Backend& backend) : backend_(backend) {}
+  void OnDeviceChanged() override { seen.push_back(backend_.geometry().size); }
+  std::vector<uint64_t> seen;
+
+ private:
+  Backend& backend_;
+};
+
+TEST_F(BackendTest, GrowsInUseAndKeepsWhatItHas) {
+  std::string memory = "/dev/shm/umblock-backend-grow-" + std::to_string(getpid());
+  for (BackendKind kind : {BackendKind::kFile, BackendKind::kRam}) {
+    SCOPED_TRACE(kind == BackendKind::kFile ? "file" : "ram");
+    const std::string path = kind == BackendKind::kFile ? Path("grow") : memory;
+    auto backend = Open({.kind = kind, .path = path, .size = 1 << 20, .create = true});
+    ASSERT_TRUE(backend) << backend.error().ToString();
+    std::vector<char> data(1 << 20, 'x');
+    ASSERT_EQ(Write(**backend, 0, data), 0);
+    SizeWatch watch(**backend);
+    auto grow = [&](uint64_t bytes) {
+      return thread_->RunTask([&] { return (*backend)->Grow(bytes); });
+    };
+    thread_->RunTask([&]() -> Task<int> {
+      (*backend)->AddObserver(&watch);
+      co_return 0;
+    });
+    ASSERT_TRUE(grow(64 << 20));
+    EXPECT_EQ((*backend)->geometry().size, 64u << 20);
+    EXPECT_EQ(watch.seen, std::vector<uint64_t>{64 << 20});
+    EXPECT_EQ(Read(**backend, 0, 1 << 20), data);
+    EXPECT_EQ(Read(**backend, 32 << 20, 4096), std::vector<char>(4096, 0));
+    EXPECT_EQ(Write(**backend, 63 << 20, data), 0);
+    EXPECT_EQ(Read(**backend, 63 << 20, 1 << 20), data);
+    // Again, or smaller, or crooked.
+    EXPECT_TRUE(grow(64 << 20));
+    EXPECT_EQ(grow(32 << 20).error().code(), ErrorCode::kInvalidArgument);
+    EXPECT_EQ(grow((128 << 20) + 512).error().code(), ErrorCode::kInvalidArgument);
+    EXPECT_TRUE(grow(0));
+    EXPECT_EQ((*backend)->geometry().size, 64u << 20);
+    if (kind == BackendKind::kFile) {
+      std::filesystem::resize_file(path, 65 << 20);
+      EXPECT_TRUE(grow(0));
+      EXPECT_EQ((*backend)->geometry().size, 65u << 20);
+      // One that shrinks underneath is not followed: what is beyond fails.
+      std::filesystem::resize_file(path, 60 << 20);
+      EXPECT_TRUE(grow(0));
+      EXPECT_EQ((*backend)->geometry().size, 65u << 20);
+    }
+    thread_->RunTask([&]() -> Task<int> {
+      (*backend)->RemoveObserver(&watch);
+      co_return 0;
+    });
+    Stop(*backend);
+  }
+  std::filesystem::remove(memory);
+}
+
 TEST_F(BackendTest, RefusalsNameTheBackendTheReasonAndTheWayOut) {
   auto expect = [this](BackendSpec spec, ErrorCode code, const char* part) {
     auto backend = Open(std::move(spec));

@@ -83,6 +83,15 @@ FileBackend::~FileBackend() {
   UMBLOCK_ASSERT(file_ == nullptr, "a backend is stopped before it goes");
 }
 
+Task<Result<uint64_t>> FileBackend::GrowBelow(uint64_t bytes) {
+  ++in_flight_;  // the file stays open
+  Status grown = co_await file_->Grow(bytes);
+  --in_flight_;
+  CheckIdle();
+  if (!grown) co_return std::unexpected(grown.error());
+  co_return file_->info().size / granularity_* granularity_;
+}
+
 Task<void> FileBackend::Stop() {
   stopping_ = true;
   NotifyObservers();

@@ -43,6 +43,8 @@ class FileBackend final : public Backend {
   static uint32_t GranularityOf(const FileInfo& info);
 
  private:
+  Task<Result<uint64_t>> GrowBelow(uint64_t bytes) override;
+
   enum class Step : uint8_t { kWhole, kRead, kReadHead, kReadTail, kWrite, kZeroMiddle };
 
   // A request that is with the file, and where it stands.

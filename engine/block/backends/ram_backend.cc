@@ -23,10 +23,9 @@ RamBackend::Work::Work(RamBackend* b)
 RamBackend::RamBackend(Reactor& reactor, std::string name, std::unique_ptr<MappedMemory> memory)
     : Backend(reactor, std::move(name)),
       memory_(std::move(memory)),
-      bytes_(memory_->bytes()),
       refused_(reactor),
       idle_(reactor) {
-  geometry_.size = bytes_.size();
+  geometry_.size = memory_->bytes().size();
   geometry_.can_discard = false;
   geometry_.can_write_zeroes = true;
   geometry_.volatile_cache = false;
@@ -36,10 +35,19 @@ RamBackend::~RamBackend() {
   UMBLOCK_ASSERT(memory_ == nullptr, "a backend is stopped before it goes");
 }
 
+Task<Result<uint64_t>> RamBackend::GrowBelow(uint64_t bytes) {
+  growing_ = true;
+  Status grown = co_await memory_->Grow(bytes);
+  growing_ = false;
+  idle_.NotifyAll();
+  if (!grown) co_return std::unexpected(grown.error());
+  co_return memory_->bytes().size();
+}
+
 Task<void> RamBackend::Stop() {
   stopping_ = true;
   NotifyObservers();
-  while (first_ != nullptr || posted_) co_await idle_.Wait();
+  while (first_ != nullptr || posted_ || growing_) co_await idle_.Wait();
   co_await memory_->Close();
   memory_.reset();
 }
@@ -85,7 +93,7 @@ uint64_t RamBackend::DoSome(BlockIo* io, uint64_t limit) {
     progress_ = io->length;
     return 0;
   }
-  std::byte* at = bytes_.data() + io->offset + progress_;
+  std::byte* at = memory_->bytes().data() + io->offset + progress_;
   if (io->op == IoOp::kWriteZeroes) {
     uint64_t length = std::min(limit, io->length - progress_);
     std::memset(at, 0, length);

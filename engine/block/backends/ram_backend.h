@@ -25,6 +25,8 @@ class RamBackend final : public Backend {
   Task<void> Stop() override;
 
  private:
+  Task<Result<uint64_t>> GrowBelow(uint64_t bytes) override;
+
   struct Work : Completion {
     explicit Work(RamBackend* b);
     RamBackend* backend;
@@ -34,12 +36,12 @@ class RamBackend final : public Backend {
   uint64_t DoSome(BlockIo* io, uint64_t limit);
 
   std::unique_ptr<MappedMemory> memory_;
-  MutableBytes bytes_;
   BlockIo* first_ = nullptr;
   BlockIo* last_ = nullptr;
   uint64_t progress_ = 0;  // bytes of first_
   Work work_{this};
   bool posted_ = false;
+  bool growing_ = false;
   DoneQueue refused_;
   WaitQueue idle_;
 };

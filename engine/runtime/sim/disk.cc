@@ -59,6 +59,12 @@ SimDisk::SimDisk(SimWorld& world, std::string name, const SimDiskOptions& option
   chunks_.resize((options.size / kPage + kPagesPerChunk - 1) / kPagesPerChunk);
 }
 
+void SimDisk::Grow(uint64_t bytes) {
+  UMBLOCK_ASSERT(bytes % kPage == 0 && bytes >= options_.size, "a disk only grows, by whole pages");
+  options_.size = bytes;
+  chunks_.resize((bytes / kPage + kPagesPerChunk - 1) / kPagesPerChunk);
+}
+
 SimDisk::Page* SimDisk::FindPage(uint64_t page) const {
   const auto& chunk = chunks_[page / kPagesPerChunk];
   return chunk == nullptr ? nullptr : chunk->pages[page % kPagesPerChunk].get();

@@ -102,6 +102,8 @@ class SimDisk {
   // The lock of an exclusive opener.
   bool locked() const { return locked_; }
   void set_locked(bool locked) { locked_ = locked; }
+  // Larger from now on, stable.
+  void Grow(uint64_t bytes);
   // By SimNode.
   void PowerCut();
   void ProcessKilled();
@@ -160,7 +162,7 @@ class SimDisk {
 
   SimWorld& world_;
   const std::string name_;
-  const SimDiskOptions options_;
+  SimDiskOptions options_;
   SimRandom random_;
   std::vector<std::unique_ptr<Chunk>> chunks_;
   std::map<uint64_t, Unstable> unstable_;  // by page

@@ -65,6 +65,13 @@ SimFile::SimFile(SimReactor& reactor, SimDisk& disk, const OpenFileRequest& requ
   if (exclusive_) disk_.set_locked(true);
 }
 
+Task<Status> SimFile::Grow(uint64_t bytes) {
+  const uint64_t pages = (bytes + SimDisk::kPage - 1) / SimDisk::kPage;
+  if (pages * SimDisk::kPage > disk_.options().size) disk_.Grow(pages * SimDisk::kPage);
+  info_.size = disk_.options().size;
+  co_return Ok();
+}
+
 SimFile::~SimFile() {
   UMBLOCK_ASSERT(in_flight_ == 0, "a file is closed before it goes");
   if (!closed_ && exclusive_) disk_.set_locked(false);

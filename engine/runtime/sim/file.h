@@ -30,6 +30,8 @@ class SimFile final : public File {
   void StartWriteZeroes(uint64_t offset, uint64_t length, bool may_unmap,
                         Completion* done) override;
   const FileInfo& info() const override { return info_; }
+  // As a file: at once, and stable.
+  Task<Status> Grow(uint64_t bytes) override;
   Task<void> Close() override;
 
   // By SimDisk: an operation ended, or will never end because the node crashed.

@@ -4,6 +4,8 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -219,6 +221,47 @@ void UringFile::Finish(FileOp* op, int32_t result) noexcept {
   reactor_.file_ops().Give(op);
   if (--in_flight_ == 0) idle_.NotifyAll();
   done->fn(done, result);  // may destroy this
+}
+
+namespace {
+
+// The size afterwards.
+Result<uint64_t> GrowTo(int fd, bool is_block_device, uint64_t bytes) {
+  uint64_t size = 0;
+  if (is_block_device) {
+    if (ioctl(fd, BLKGETSIZE64, &size) != 0) {
+      return std::unexpected(Error::FromErrno(errno, "look at its size"));
+    }
+    if (bytes > size) {
+      return MakeError(ErrorCode::kFailedPrecondition,
+                       "the block device has {} bytes, not {}; make it larger first", size, bytes);
+    }
+    return size;
+  }
+  struct stat now;
+  if (fstat(fd, &now) != 0) return std::unexpected(Error::FromErrno(errno, "look at its size"));
+  size = static_cast<uint64_t>(now.st_size);
+  if (bytes <= size) return size;
+  // The size is stable before anybody relies on it: metadata moves to the new end.
+  if (ftruncate(fd, static_cast<off_t>(bytes)) != 0 || fsync(fd) != 0) {
+    return std::unexpected(Error::FromErrno(errno, fmt::format("make it {} bytes", bytes)));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+Task<Status> UringFile::Grow(uint64_t bytes) {
+  Result<uint64_t> size = uint64_t{0};
+  ++in_flight_;
+  co_await RunBlocking(reactor_, [&] {
+    size = GrowTo(fd_.get(), info_.is_block_device, bytes);
+    return 0;
+  });
+  if (--in_flight_ == 0) idle_.NotifyAll();
+  if (!size) co_return std::unexpected(size.error());
+  info_.size = std::max(info_.size, *size);
+  co_return Ok();
 }
 
 Task<void> UringFile::Close() {

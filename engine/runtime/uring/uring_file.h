@@ -29,6 +29,7 @@ class UringFile final : public File {
                         Completion* done) override;
 
   const FileInfo& info() const override { return info_; }
+  Task<Status> Grow(uint64_t bytes) override;
   Task<void> Close() override;
 
  private:

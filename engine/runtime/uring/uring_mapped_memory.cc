@@ -29,6 +29,7 @@ class SharedMapping final : public MappedMemory {
   }
 
   MutableBytes bytes() override { return bytes_; }
+  Task<Status> Grow(uint64_t bytes) override;
   Task<void> Close() override {
     MutableBytes bytes = std::exchange(bytes_, {});
     if (bytes.empty()) co_return;
@@ -55,6 +56,20 @@ Status Reserve(const MapMemoryRequest& request, int fd, uint64_t size) {
                      request.path, size);
   }
   return std::unexpected(Error::FromErrno(errno, "reserve " + request.path));
+}
+
+Task<Status> SharedMapping::Grow(uint64_t bytes) {
+  if (bytes <= bytes_.size()) co_return Ok();
+  Status reserved = Ok();
+  co_await RunBlocking(reactor_, [&] {
+    reserved = Reserve({.path = "the file below it"}, fd_.get(), bytes);
+    return 0;
+  });
+  if (!reserved) co_return reserved;
+  void* base = mremap(bytes_.data(), bytes_.size(), bytes, MREMAP_MAYMOVE);
+  if (base == MAP_FAILED) co_return std::unexpected(Error::FromErrno(errno, "map it anew"));
+  bytes_ = {static_cast<std::byte*>(base), bytes};
+  co_return Ok();
 }
 
 Result<Mapping> Map(const MapMemoryRequest& request) {
