@@ -68,6 +68,9 @@ Task<Status> Resource::ResumeSync(int volume, int peer_node_id) {
   return impl_->SetPause(volume, peer_node_id, false);
 }
 Task<Status> Resource::Outdate(int volume) { return impl_->Outdate(volume); }
+Task<Status> Resource::Resize(int volume, ResizeRequest request) {
+  return impl_->Resize(volume, request);
+}
 Task<Status> Resource::NewCurrentUuid(int volume, bool clear_bitmap, bool force) {
   return impl_->NewCurrentUuid(volume, clear_bitmap, force);
 }

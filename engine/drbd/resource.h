@@ -49,6 +49,9 @@ struct AttachRequest {
   // end of `backing`.
   BlockDevice* backing = nullptr;
   BlockDevice* metadata = nullptr;
+  // Bytes of `backing` when it was last attached with internal metadata (VolumeStatus); 0: not
+  // known. If it has grown since, the metadata is found there and moves to the end.
+  uint64_t last_known_size = 0;
   // If set: asked once the metadata has been read, in the same turn in which the disk becomes the
   // volume's. An error refuses the disk, which then stays as it was.
   std::function<Status(uint64_t device_uuid)> may_attach;
@@ -64,6 +67,17 @@ struct CreateMetadataRequest {
 // Writes fresh metadata (current UUID "just created"). Refuses where it finds a file system or
 // other metadata, naming it.
 Task<Status> CreateMetadata(CreateMetadataRequest request);
+
+struct ResizeRequest {
+  // Bytes, a multiple of 4096. 0: as large as the smallest of the backing devices allows.
+  uint64_t size = 0;
+  // What comes is equal on all nodes already (zeroes, for instance): it is not synchronised.
+  bool assume_clean = false;
+  // Grow although a peer is not connected; if it has less room it cannot connect any more.
+  bool assume_peer_has_space = false;
+  // Allows a size below the present one. What is beyond is lost.
+  bool shrink = false;
+};
 
 struct ConnectOptions {
   bool discard_my_data = false;  // resolves a split brain: this node becomes the sync target
@@ -107,6 +121,11 @@ class Resource {
   Task<Status> PauseSync(int volume, int peer_node_id);
   Task<Status> ResumeSync(int volume, int peer_node_id);
   Task<Status> Outdate(int volume);
+  // Gives a volume a new size on all connected nodes, with its I/O running. The backing devices
+  // have grown before. Ends when this node has the new size; the resync of what came goes on.
+  // kFailedPrecondition: no disk here, a resync or verify runs, a peer is away, a node has not that
+  // much room, or the volume would shrink (without request.shrink, or while it is open).
+  Task<Status> Resize(int volume, ResizeRequest request);
   // With `clear_bitmap`: declares the empty disks of all peers equal (skips the initial sync).
   // Otherwise only a Primary begins a generation: a Secondary has changed nothing, and alone with a
   // new one it is a split brain for a peer that has. With `force` a Secondary without a connected

@@ -77,6 +77,8 @@ struct VolumeStatus {
   std::string disk_reason;  // why the disk is not UpToDate; empty if it is
   std::string backend;      // name of the backing device; empty if detached
   uint64_t size_bytes = 0;
+  uint64_t wanted_bytes = 0;   // the size that was asked for, here or at a peer; 0: none
+  uint64_t backing_bytes = 0;  // of the backing device, as far as the metadata has followed it
   bool quorum = true;
   std::string current_uuid;  // 16 hex digits
   uint64_t device_uuid = 0;  // of the attached disk; 0: it has none

@@ -50,6 +50,7 @@ Task<Status> ResourceImpl::RemoveVolume(int number) {
                         "disconnect it first",
                         link->name(), ConnectionStateName(link->state().connection));
   }
+  while (of->resizing != 0) co_await changed_.Wait();
   co_await of->WaitIdle();
   for (auto& [node, device] : of->peers()) co_await device->tasks.Join();
   of->peers().clear();
@@ -163,7 +164,7 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
   }
   uint64_t effective = sb.effective_sectors;
   if (effective != 0) of.SetSize(effective);
-  UMBLOCK_CO_TRY(AgreeOnSize(of));
+  UMBLOCK_CO_TRY(co_await AgreeOnSize(of));
   of.UpdateGeometry();
 
   bool negotiate = false;

@@ -210,6 +210,7 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
   }
   if (send_state) link.SendState(*device);
 
+  if (is.repl == ReplicationState::kEstablished) StartOwedSync(*device);
   if (was.repl == is.repl) return;
   device->bitmap_received = false;
   switch (is.repl) {
@@ -269,6 +270,7 @@ void ResourceImpl::ForgetDifferences(PeerDevice& device) {
   }
   // A disk that came back equal has missed nothing.
   device.misses_writes = false;
+  if (of.disk()->SyncIsOwed(device.node())) return;  // these bits do mean something
   bool changed = DropBitmapUuid(of.disk()->uuids(), device.node());
   if (std::optional<uint32_t> slot = device.slot()) {
     changed = of.disk()->bitmap().ClearAll(*slot) != 0 || changed;
@@ -341,7 +343,8 @@ Task<void> ResourceImpl::StartTarget(PeerDevice* device, uint64_t session, Repli
   if (!status || !valid()) co_return;
   logger().Info("{}: {} bits to sync", device->name(), device->out_of_sync_bits());
   std::string_view why = from == ReplicationState::kBehind ? "the peer is no longer congested"
-                                                           : "the bitmaps are exchanged";
+                         : from == ReplicationState::kEstablished ? "the volume has grown"
+                                                                  : "the bitmaps are exchanged";
   (void)Change(why, {.hard = true}, [=](ResourceState& next) {
     PeerDeviceState& peer = next.Volume(number)->peer(node);
     peer.repl = ReplicationState::kSyncTarget;

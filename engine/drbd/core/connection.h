@@ -216,7 +216,7 @@ class Connection final : private SendQueue::Owner {
   Status OnProtocol(Bytes payload);
   Status OnProtocolUpdate(Bytes payload);
   Status OnSyncParam(Bytes payload);
-  Status OnSizes(Bytes payload, PeerDevice& device);
+  Task<Status> OnSizes(Bytes payload, PeerDevice& device);
   Status OnUuids(Bytes payload, PeerDevice& device);
   Status OnCurrentUuid(Bytes payload, PeerDevice& device);
   Status OnState(Bytes payload, PeerDevice& device);

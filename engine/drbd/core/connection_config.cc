@@ -111,30 +111,31 @@ Status Connection::OnSyncParam(Bytes payload) {
   return Ok();
 }
 
-Status Connection::OnSizes(Bytes payload, PeerDevice& device) {
+Task<Status> Connection::OnSizes(Bytes payload, PeerDevice& device) {
   std::optional<wire::Sizes> sizes = wire::Sizes::Decode(payload);
-  if (!sizes) return MakeError(ErrorCode::kInvalidArgument, "malformed P_SIZES");
+  if (!sizes) co_return MakeError(ErrorCode::kInvalidArgument, "malformed P_SIZES");
   if ((sizes->d_size != 0 && sizes->c_size > sizes->d_size) ||
       (sizes->u_size != 0 && sizes->c_size > sizes->u_size)) {
-    return MakeError(ErrorCode::kFailedPrecondition,
-                     "the peer's sizes contradict each other (device {}, asked for {}, now {})",
-                     sizes->d_size, sizes->u_size, sizes->c_size);
+    co_return MakeError(ErrorCode::kFailedPrecondition,
+                        "the peer's sizes contradict each other (device {}, asked for {}, now {})",
+                        sizes->d_size, sizes->u_size, sizes->c_size);
   }
   constexpr uint64_t kMost = uint64_t{1} << 41;  // sectors: 1 PiB, as large as DRBD's volumes get
   if (sizes->d_size > kMost || sizes->u_size > kMost || sizes->c_size > kMost) {
-    return MakeError(ErrorCode::kFailedPrecondition,
-                     "the peer's sizes are beyond 1 PiB (device {}, asked for {}, now {} sectors)",
-                     sizes->d_size, sizes->u_size, sizes->c_size);
+    co_return MakeError(
+        ErrorCode::kFailedPrecondition,
+        "the peer's sizes are beyond 1 PiB (device {}, asked for {}, now {} sectors)",
+        sizes->d_size, sizes->u_size, sizes->c_size);
   }
   device.sizes = *sizes;
   device.sizes_known = true;
-  Status agreed = resource_.AgreeOnSize(device.volume());
-  if (agreed) return Ok();
+  Status agreed = co_await resource_.AgreeOnSize(device.volume());
+  if (agreed) co_return Ok();
   handshake_reason_ = agreed.error().message();
-  if (state().connected()) return agreed;
+  if (state().connected() || failed_) co_return agreed;
   handshake_.OnRefused();
   resource_.transactions().OnHandshake();
-  return Ok();
+  co_return Ok();
 }
 
 Status Connection::OnUuids(Bytes payload, PeerDevice& device) {

@@ -17,6 +17,8 @@ Task<void> Connection::DataLoop() {
     Status status = wire::CheckHeader(*header, wire::SocketKind::kData, agreed_);
     if (status) {
       if (!state().connected()) ArmHandshakeTimer();
+      // What comes after a resize may be about blocks that are not here yet.
+      while (resource_.resizing() && !failed_) co_await resource_.changed().Wait();
       status = co_await HandleData(*header);
     }
     if (!status && !failed_) FailWith(status.error());
@@ -124,7 +126,7 @@ Task<Status> Connection::HandleData(const wire::Header& header) {
       case PacketType::kSyncParam89:
         co_return OnSyncParam(*payload);
       case PacketType::kSizes:
-        co_return OnSizes(*payload, device);
+        co_return co_await OnSizes(*payload, device);
       case PacketType::kUuids110:
         co_return OnUuids(*payload, device);
       case PacketType::kCurrentUuid:

@@ -72,7 +72,7 @@ void Connection::SendSizes(PeerDevice& device) {
     packet.d_size = packet.d_size == 0 ? peer_device->sizes.d_size
                                        : std::min(packet.d_size, peer_device->sizes.d_size);
   }
-  packet.u_size = volume.config().size / 512;
+  packet.u_size = volume.wanted_sectors();
   packet.c_size = volume.size_sectors();
   packet.max_bio_size = wire::kMaxRequestBytes;
   if ((agreed_.features & wire::kFeatureWsame) != 0) {

@@ -24,6 +24,7 @@ Task<Result<std::unique_ptr<Disk>>> Disk::Open(Reactor& reactor, DiskOwner& owne
   options.node_id = request.node_id;
   options.data_device = request.metadata != nullptr ? request.backing : nullptr;
   options.unusable_log_means_full_sync = true;
+  options.last_device_bytes = request.last_known_size;
   std::unique_ptr<Disk> disk(new Disk(reactor, owner, request));
   meta::MetaOpenReport report;
   Result<std::unique_ptr<meta::MetaStore>> store =
@@ -44,6 +45,7 @@ Task<Result<std::unique_ptr<Disk>>> Disk::Open(Reactor& reactor, DiskOwner& owne
       std::make_unique<meta::ActivityLog>(extents, disk->store_->first_transaction_number());
   disk->usable_sectors_ =
       disk->store_->UsableSectors(request.backing->geometry().size / meta::kSectorBytes);
+  disk->followed_bytes_ = request.backing->geometry().size;
   disk->superblock().node_id = request.node_id;
   disk->superblock().Set(meta::kMdAlDisabled, !request.options.al_updates);
   Disk* raw = disk.get();
@@ -123,6 +125,62 @@ Task<Status> Disk::ForgetPeer(int node) {
   entry.flags = 0;
   uuids_.SetBitmapAndPush(node, 0, 0);
   co_return co_await WriteSuperblock();
+}
+
+// --- size
+// ------------------------------------------------------------------------------------------
+
+void Disk::FollowBacking() {
+  if (following_ || closing_ || failed_) return;
+  if (backing_->geometry().size <= followed_bytes_) return;
+  following_ = true;
+  tasks_.Spawn(Follow());
+}
+
+Task<void> Disk::Follow() {
+  Status status = Ok();
+  while (status && !closing_ && backing_->geometry().size > followed_bytes_) {
+    const uint64_t bytes = backing_->geometry().size;
+    status = co_await store_->MoveToEnd();
+    if (!status) break;
+    followed_bytes_ = bytes;
+    usable_sectors_ = store_->UsableSectors(bytes / meta::kSectorBytes);
+    reactor_.logger().Info("{}: the backing device has {} bytes now: room for {}", name_, bytes,
+                           usable_sectors_ * meta::kSectorBytes);
+  }
+  following_ = false;
+  if (store_->failed()) {
+    Fail(store_->failure());
+  } else if (!status) {
+    reactor_.logger().Error("{}: the metadata could not move to the end of the larger device: {}",
+                            name_, status.error().message());
+  }
+  owner_.OnBackingFollowed();
+}
+
+Task<Status> Disk::ChangeSize(uint64_t sectors, bool sync_owed) {
+  if (closing_) {
+    co_return MakeError(ErrorCode::kUnavailable, "{}: the disk is being detached", name_);
+  }
+  if (sync_owed) {
+    for (meta::PeerEntry& peer : superblock().peers) {
+      if (peer.bitmap_index >= 0) peer.flags |= meta::kPeerSyncOwed;
+    }
+  }
+  UuidsToSuperblock();
+  Status status = co_await store_->ChangeSize(sectors, sync_owed);
+  if (store_->failed()) Fail(store_->failure());
+  co_return status;
+}
+
+bool Disk::SyncIsOwed(int node) const {
+  const meta::PeerEntry& peer = superblock().peers[static_cast<size_t>(node)];
+  return peer.bitmap_index >= 0 && (peer.flags & meta::kPeerSyncOwed) != 0;
+}
+
+void Disk::SyncIsDone(int node) {
+  superblock().peers[static_cast<size_t>(node)].flags &= ~meta::kPeerSyncOwed;
+  ScheduleSuperblock();
 }
 
 void Disk::UuidsFromSuperblock() {

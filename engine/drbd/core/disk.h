@@ -41,6 +41,8 @@ class DiskOwner {
   virtual void OnMetadataFailed(const Error& error) = 0;
   // The head of the activity log's queue finds no slot: whoever can release some should.
   virtual void OnActivityLogStarving() = 0;
+  // FollowBacking has ended: usable_sectors() may be another.
+  virtual void OnBackingFollowed() = 0;
 };
 
 struct DiskOpenRequest {
@@ -48,7 +50,8 @@ struct DiskOpenRequest {
   BlockDevice* metadata = nullptr;  // nullptr: internal
   int node_id = -1;
   DiskOptions options;
-  std::string name;  // for messages: "volume r0/0"
+  std::string name;              // for messages: "volume r0/0"
+  uint64_t last_known_size = 0;  // of the backing device, bytes: MetaOpenOptions::last_device_bytes
 };
 
 class Disk {
@@ -69,6 +72,19 @@ class Disk {
   UuidSet& uuids() { return uuids_; }
   const UuidSet& uuids() const { return uuids_; }
   uint64_t usable_sectors() const { return usable_sectors_; }
+  // The backing device may have grown: internal metadata moves to its new end, I/O goes on. If that
+  // fails before anything was changed, the disk stays as it was.
+  void FollowBacking();
+  bool following() const { return following_; }
+  // Where the metadata ends, bytes of the backing device; for who attaches it the next time.
+  uint64_t followed_bytes() const { return followed_bytes_; }
+  // A new size, durable when it ends (MetaStore::ChangeSize). `sync_owed`: the new blocks differ,
+  // and every peer with a slot owes or is owed them until a resync has ended.
+  Task<Status> ChangeSize(uint64_t sectors, bool sync_owed);
+  // The slot has bits of blocks that a new size brought, although both disks may be of one
+  // generation.
+  bool SyncIsOwed(int node) const;
+  void SyncIsDone(int node);
   const meta::AlCounters& al_counters() const { return al_->counters(); }
   uint64_t bitmap_pages_written() const { return store_->counters().page_writes; }
   uint64_t al_transactions() const { return al_->counters().transactions; }
@@ -120,6 +136,7 @@ class Disk {
   void UuidsToSuperblock();
   void Fail(const Error& error);
   Task<void> LazyWrite();
+  Task<void> Follow();
   std::string SlotOwners() const;
 
   Reactor& reactor_;
@@ -132,6 +149,8 @@ class Disk {
   std::unique_ptr<meta::ActivityLog> al_;
   UuidSet uuids_;
   uint64_t usable_sectors_ = 0;
+  uint64_t followed_bytes_ = 0;
+  bool following_ = false;
   uint64_t replayed_extents_ = 0;
   bool log_running_ = false;
   bool lazy_scheduled_ = false;

@@ -36,6 +36,8 @@ struct Op {
 };
 
 class DiskTest : public ::testing::Test, public DiskOwner {
+  void OnBackingFollowed() override {}
+
  protected:
   DiskTest() : world_(7) {
     node_ = world_.AddNode({"alfa", {SocketAddress::Ipv4({192, 0, 2, 1}, 0)}});

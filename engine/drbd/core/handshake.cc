@@ -461,7 +461,7 @@ ResourceImpl::RemoteEdit ResourceImpl::EditFor(const Transaction& transaction) {
 }
 
 StateResult ResourceImpl::CheckRemote(const Transaction& transaction) {
-  if (transaction.kind == TransactionKind::kResize) return StateResult::kNotSupported;
+  if (transaction.kind == TransactionKind::kResize) return CheckResize(transaction);
   RemoteEdit remote = EditFor(transaction);
   if (remote.refused) return StateResult::kNotSupported;
   if (transaction.proposal.target == own_node() &&
@@ -489,6 +489,10 @@ StateResult ResourceImpl::CheckRemote(const Transaction& transaction) {
 void ResourceImpl::ApplyRemote(const TransactionCommit& commit) {
   const Transaction& transaction = commit.transaction;
   int from = transaction.id.initiator;
+  if (transaction.kind == TransactionKind::kResize) {
+    if (Volume* of = volume(transaction.proposal.volume)) BeginResize(*of, commit, false);
+    return;
+  }
   MemberCommit members;
   members.self = own_node();
   members.reachable = commit.reachable_nodes;

@@ -306,49 +306,6 @@ uint64_t ResourceImpl::last_dagtag_of(int node) const {
   return it == connections_.end() ? 0 : it->second->writes().last_dagtag();
 }
 
-// --- sizes (drbd-metadata-resync.md 9.1, 9.2)
-// --------------------------------------------------------
-
-Status ResourceImpl::AgreeOnSize(Volume& of) {
-  uint64_t own = of.disk() != nullptr ? of.disk()->usable_sectors() : 0;
-  uint64_t size = own;
-  uint64_t wanted = of.config().size / 512;
-  uint64_t used_there = 0;
-  for (auto& [node, device] : of.peers()) {
-    if (!device->sizes_known) continue;
-    const wire::Sizes& theirs = device->sizes;
-    if (theirs.c_size != 0 && (used_there == 0 || theirs.c_size < used_there)) {
-      used_there = theirs.c_size;
-    }
-    uint64_t can = of.disk() != nullptr ? theirs.d_size
-                   : theirs.c_size != 0 ? theirs.c_size
-                                        : theirs.d_size;
-    if (can != 0) size = size == 0 ? can : std::min(size, can);
-    if (theirs.u_size != 0) wanted = wanted == 0 ? theirs.u_size : std::min(wanted, theirs.u_size);
-  }
-  // It grows when it is asked to, not because devices became larger: what was never written on both
-  // is not equal on both.
-  // Both nodes come to the same: the smallest of what each has room for and each has now.
-  if (of.disk() != nullptr) {
-    uint64_t effective = of.disk()->superblock().effective_sectors;
-    if (effective != 0) size = std::min(size, effective);
-    if (used_there != 0) size = std::min(size, used_there);
-  }
-  if (wanted != 0 && wanted <= size) size = wanted;
-  // Bits of 4 KiB: a device ends on a sector, the bitmap on a block.
-  if (size == 0) return Ok();
-  uint64_t now = of.size_sectors();
-  if (size < now && of.state().disk >= DiskState::kOutdated) {
-    return MakeError(
-        ErrorCode::kFailedPrecondition,
-        "{} has {} bytes with data; the peer's is of {} only. Give it a backing device "
-        "that is large enough, with new metadata",
-        of.name(), now * 512, size * 512);
-  }
-  of.SetSize(size);
-  return Ok();
-}
-
 Status ResourceImpl::UpdateOptions(const ResourceOptions& options) {
   config_.options = options;
   Readmit();

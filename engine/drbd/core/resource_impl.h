@@ -101,7 +101,16 @@ class ResourceImpl {
 
   // --- a peer's packets (handshake.cc, uuids.cc) ---
   SyncDecision DecideConnect(PeerDevice& device, const wire::StateWord& theirs, std::string* why);
-  Status AgreeOnSize(Volume& volume);
+  // --- sizes (resize.cc) ---
+  // What a peer has said of its sizes, or a disk that has come, may change the size here.
+  Task<Status> AgreeOnSize(Volume& volume);
+  // How large the volume could be as far as this node is concerned, sectors.
+  uint64_t MaxPossibleSectors(int number);
+  StateResult CheckResize(const Transaction& transaction);
+  // A committed resize: `initiator` if this node proposed it.
+  void BeginResize(Volume& volume, const TransactionCommit& commit, bool initiator);
+  // A resize is under way here: what peers send next waits.
+  bool resizing() const;
   static bool FollowsGenerations(const Volume& of);
   static bool HasGoodData(Volume& of);
   bool HasOtherData(PeerDevice& device, const wire::StateWord& theirs) const;
@@ -137,6 +146,7 @@ class ResourceImpl {
   Task<Status> Outdate(int number);
   Task<Status> NewCurrentUuid(int number, bool clear_bitmap, bool force = false);
   Task<Status> SetSuspended(bool suspended);
+  Task<Status> Resize(int number, ResizeRequest request);
   // For the end of the program: what a suspension holds back, and what comes, fails with ENODEV.
   void FailHeldIo();
   Status UpdateOptions(const ResourceOptions& options);
@@ -158,6 +168,15 @@ class ResourceImpl {
   Task<void> StartTarget(PeerDevice* device, uint64_t session, ReplicationState from);
   Task<void> RunFullSync(PeerDevice* device, uint64_t session, ReplicationState from);
   Task<void> WriteBitmapSoon(Volume* volume);
+  uint64_t AgreedSectors(Volume& of) const;
+  Task<Status> GrowWithPeers(Volume& of, uint64_t sectors);
+  Status MayHaveSize(Volume& of, const ResizeRequest& request) const;
+  Status MayResize(Volume& of, const ResizeRequest& request) const;
+  Status WhyNotResized(const Volume& of, const ResizeRequest& request, StateResult result) const;
+  Task<void> RunResize(Volume* of, TransactionCommit commit, bool initiator);
+  Task<void> SyncNewBlocks(PeerDevice& device, const TransactionCommit& commit, bool initiator);
+  void StartOwedSync(PeerDevice& device);
+  Task<void> RunOwedSync(PeerDevice* device, uint64_t session);
   Task<void> StoreAndTell(Volume* volume);
   Task<void> FinishSkip(Volume* volume, bool initiator);
   Task<void> DrainWrites();

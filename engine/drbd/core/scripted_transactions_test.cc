@@ -192,22 +192,5 @@ TEST_F(ScriptedTransactions, AProposalInTheNameOfAnotherNodeIsNotFollowed) {
   }
 }
 
-TEST_F(ScriptedTransactions, AResizeIsNotSupportedAndSaysNo) {
-  Up();
-  wire::TwoPcRequest request;
-  request.tid = 9;
-  request.flags = wire::kTwoPcHasFlags;
-  request.initiator_node_id = 1;
-  request.nodes_to_reach = 1;
-  request.SetResize(1000, 0);
-  std::vector<std::byte> raw(wire::kMaxHeaderSize + wire::TwoPcRequest::kSize);
-  wire::EncodeHeader(
-      {.type = PacketType::kTwopcPrepRsz, .volume = 0, .length = wire::TwoPcRequest::kSize}, raw);
-  wire::Encode(request, wire::TwoPcLayout::kV2, MutableBytes(raw).subspan(wire::kMaxHeaderSize));
-  peer->SendRaw(kData, raw);
-  EXPECT_EQ(NextVote(), PacketType::kTwopcNo);
-  EXPECT_EQ(peer->state(), ConnectionState::kConnected);
-}
-
 }  // namespace
 }  // namespace umblock::drbd

@@ -127,6 +127,12 @@ CoordinatorFacts Transactions::OwnFacts() const {
     facts.self_read_only_openers = facts.self_read_only_openers ||
                                    (volume.read_only_openers > 0 && volume.read_write_openers == 0);
   }
+  if (request_ != nullptr && request_->resize) {
+    const VolumeState* volume = state.Volume(request_->proposal.volume);
+    facts.self_has_disk = volume != nullptr && volume->disk > DiskState::kDiskless;
+    facts.max_possible_size = resource_.MaxPossibleSectors(request_->proposal.volume);
+    facts.least_size = request_->least_size;
+  }
   facts.connections = state.configured();
   for (int node : Nodes(facts.connections)) {
     if (state.peer(node).allow_two_primaries) facts.allow_two_primaries |= NodeBit(node);
@@ -143,6 +149,10 @@ ParticipantFacts Transactions::RemoteFacts() const {
   facts.direct = direct();
   facts.self_primary = state.role == Role::kPrimary;
   facts.data_accessible = AnyData(state);
+  if (const VolumeState* volume = state.Volume(resize_volume_); volume != nullptr) {
+    facts.max_possible_size = resource_.MaxPossibleSectors(resize_volume_);
+    facts.diskful_primary = facts.self_primary && volume->disk > DiskState::kDiskless;
+  }
   facts.own_transaction = own_active();
   facts.own_tid = own_active() ? coordinator_->transaction().id.tid : 0;
   if (participant_.active() && participant_.transaction().is_connect() &&
@@ -184,6 +194,11 @@ Task<StateResult> Transactions::Run(Request request) {
       transaction.id.tid = static_cast<uint32_t>(reactor_.Random64());
     } while (transaction.id.tid == 0);
     transaction.proposal = request.proposal;
+    if (request.resize) {
+      transaction.kind = TransactionKind::kResize;
+      transaction.user_size = request.user_size;
+      transaction.dds_flags = request.dds_flags;
+    }
     coordinator_ = std::make_unique<TwoPhaseCoordinator>(resource_.own_node(), timing());
     request_ = &request;
     finished_ = false;
@@ -193,6 +208,7 @@ Task<StateResult> Transactions::Run(Request request) {
     request_ = nullptr;
     StateResult result = coordinator_->result();
     refused_by_ = coordinator_->refused_by();
+    max_possible_size_ = coordinator_->max_possible_size();
     if (Succeeded(result)) resource_.UpdateMembers(coordinator_->members());
     coordinator_.reset();
     Execute(participant_.OnOwnTransactionEnded(RemoteFacts()), false);
@@ -212,6 +228,7 @@ Task<StateResult> Transactions::Run(Request request) {
 
 void Transactions::OnPrepare(Connection& from, int volume, const wire::TwoPcRequest& request,
                              bool resize) {
+  if (resize) resize_volume_ = volume;
   Execute(participant_.OnPrepare(from.node(), FromWire(request, volume, resize), RemoteFacts()),
           false);
 }

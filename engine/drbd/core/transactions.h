@@ -36,9 +36,16 @@ class Transactions {
     // Repeat after -19 and -23 with a pause (not for promote, demote and connect, whose own loops
     // do that).
     bool retry = true;
+    // A resize of proposal.volume instead of a change of state; sectors.
+    bool resize = false;
+    uint64_t user_size = 0;
+    uint16_t dds_flags = 0;
+    uint64_t least_size = 0;  // refused (kHandshakeDisconnect) if a node has not this much room
   };
   Task<StateResult> Run(Request request);
   int refused_by() const { return refused_by_; }
+  // Of the last resize: what all nodes could hold, sectors.
+  uint64_t max_possible_size() const { return max_possible_size_; }
 
   // Packets.
   void OnPrepare(Connection& from, int volume, const wire::TwoPcRequest& request, bool resize);
@@ -78,6 +85,8 @@ class Transactions {
   TwoPhaseParticipant participant_;
   const Request* request_ = nullptr;  // of the attempt that runs
   int refused_by_ = kNoNode;
+  uint64_t max_possible_size_ = 0;
+  int resize_volume_ = kNoVolume;  // the last PREP_RSZ of another node was about this one
   bool finished_ = false;
   bool stopping_ = false;
   CancelSource cancel_;

@@ -56,12 +56,14 @@ Task<Status> Volume::OpenDisk(const AttachRequest& request) {
   if (request.backing == nullptr) {
     co_return MakeError(ErrorCode::kInvalidArgument, "{}: no backing device was named", name());
   }
-  Result<std::unique_ptr<Disk>> disk = co_await Disk::Open(reactor(), *this,
-                                                           {.backing = request.backing,
-                                                            .metadata = request.metadata,
-                                                            .node_id = resource_.own_node(),
-                                                            .options = config_.disk,
-                                                            .name = name()});
+  Result<std::unique_ptr<Disk>> disk =
+      co_await Disk::Open(reactor(), *this,
+                          {.backing = request.backing,
+                           .metadata = request.metadata,
+                           .node_id = resource_.own_node(),
+                           .options = config_.disk,
+                           .name = name(),
+                           .last_known_size = request.last_known_size});
   if (!disk) co_return std::unexpected(disk.error().Within(name()));
   uint64_t effective = (*disk)->superblock().effective_sectors;
   if (effective > (*disk)->usable_sectors()) {
@@ -90,6 +92,8 @@ Task<Status> Volume::OpenDisk(const AttachRequest& request) {
   }
   disk_ = std::move(*disk);
   ++disk_generation_;
+  disk_->backing().AddObserver(&backing_watch_);
+  disk_->FollowBacking();
   backend_name_ = request.backing->name();
   resource_.log().RaiseDagtag(disk_->uuids().StartupDagtag());
   co_return Ok();
@@ -102,6 +106,7 @@ Task<void> Volume::CloseDisk(bool clean) {
     co_return;
   }
   closing_disk_ = true;
+  disk_->backing().RemoveObserver(&backing_watch_);
   co_await DrainLocal();
   co_await disk_->Close(clean);
   disk_.reset();
@@ -257,6 +262,41 @@ void Volume::SetSize(uint64_t sectors) {
       disk_->ScheduleSuperblock();
     }
   }
+  SetExposedSize(sectors);
+}
+
+uint64_t Volume::wanted_sectors() const {
+  const uint64_t wanted = config_.size / 512;
+  if (wanted == 0 || disk_ == nullptr) return wanted;
+  return std::max(wanted, disk_->superblock().effective_sectors);
+}
+
+void Volume::BackingWatch::OnDeviceChanged() {
+  if (volume->disk_ != nullptr) volume->disk_->FollowBacking();
+}
+
+void Volume::OnBackingFollowed() { resource_.changed().NotifyAll(); }
+
+Task<Status> Volume::AdoptSize(uint64_t sectors, bool sync_owed) {
+  if (disk_ == nullptr) {
+    SetSize(sectors);
+    co_return Ok();
+  }
+  const bool grows = sectors > size_sectors();
+  // Nothing may be under way beyond the new end; what is refused from here on never starts.
+  if (!grows) {
+    SetExposedSize(sectors);
+    co_await DrainLocal();
+  }
+  if (disk_ == nullptr) co_return MakeError(ErrorCode::kUnavailable, "{} lost its disk", name());
+  CountLower(1);
+  Status status = co_await disk_->ChangeSize(sectors, sync_owed && grows);
+  CountLower(-1);
+  if (status && grows) SetExposedSize(sectors);
+  co_return status;
+}
+
+void Volume::SetExposedSize(uint64_t sectors) {
   if (geometry_.size == sectors * 512) return;
   resource_.logger().Info("{}: size {} bytes (was {})", name(), sectors * 512, geometry_.size);
   geometry_.size = sectors * 512;
@@ -383,6 +423,8 @@ VolumeStatus Volume::status() const {
   result.backend = backend_name_;
   if (disk_ != nullptr) result.device_uuid = disk_->superblock().device_uuid;
   result.size_bytes = geometry_.size;
+  result.wanted_bytes = wanted_sectors() * 512;
+  if (disk_ != nullptr) result.backing_bytes = disk_->followed_bytes();
   result.quorum = now.have_quorum;
   if (disk_ != nullptr) result.current_uuid = fmt::format("{:016X}", disk_->uuids().current());
   for (const Opener& opener : openers()) result.openers.push_back(opener.description);

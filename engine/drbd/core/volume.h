@@ -103,6 +103,15 @@ class Volume final : public DeviceBase, private DiskOwner {
   // --- size ---
   uint64_t size_sectors() const { return geometry_.size / 512; }
   void SetSize(uint64_t sectors);
+  // What the operator, or a peer's, has asked for, sectors; 0: nothing. A size below that which the
+  // disk has been agreed on stands for that one: it was resized since.
+  uint64_t wanted_sectors() const;
+  void set_wanted_sectors(uint64_t sectors) { config_.size = sectors * 512; }
+  // A new size that all nodes have agreed on; durable when it ends. `sync_owed` as
+  // Disk::ChangeSize.
+  Task<Status> AdoptSize(uint64_t sectors, bool sync_owed);
+  // Steps of a resize that are under way here: the peers' data waits.
+  int resizing = 0;
 
   // --- bitmap ---
   // Sectors [first, end), rounded outward when set and inward when cleared. Returns whether a bit
@@ -146,6 +155,11 @@ class Volume final : public DeviceBase, private DiskOwner {
   void UpdateGeometry();
 
  private:
+  struct BackingWatch final : BlockDeviceObserver {
+    explicit BackingWatch(Volume* v) : volume(v) {}
+    void OnDeviceChanged() override;
+    Volume* volume;
+  };
   struct ReadRequest final : PoolObject {
     ReadRequest() : local(nullptr) {}
     Volume* volume = nullptr;
@@ -174,6 +188,8 @@ class Volume final : public DeviceBase, private DiskOwner {
   void OnMetadataFailed(const Error& error) override;
   void OnActivityLogStarving() override;
   void OnOpenersChanged() override;
+  void OnBackingFollowed() override;
+  void SetExposedSize(uint64_t sectors);
 
   int Check(const BlockIo& io) const;
   bool MayAdmit();
@@ -206,6 +222,7 @@ class Volume final : public DeviceBase, private DiskOwner {
   VolumeConfig config_;
   BlockGeometry geometry_;
   std::unique_ptr<Disk> disk_;
+  BackingWatch backing_watch_{this};
   uint64_t disk_generation_ = 0;
   bool closing_disk_ = false;
   std::string backend_name_;

@@ -44,6 +44,9 @@ inline constexpr uint32_t kPeerFencing = 1U << 2;
 inline constexpr uint32_t kPeerFullSync = 1U << 3;
 inline constexpr uint32_t kPeerDeviceSeen = 1U << 4;
 inline constexpr uint32_t kPeerNodeExists = 1U << 16;
+// Of umblock alone; kernels and drbdmeta keep what they do not know: the slot has bits of blocks
+// that came with a new size, which count although both disks are of one generation.
+inline constexpr uint32_t kPeerSyncOwed = 1U << 24;
 inline constexpr uint32_t kPeerHaveBitmap = 1U << 31;  // in core only, never written
 
 enum class Format : uint8_t { kV08, kV09 };

@@ -75,7 +75,7 @@ struct TransactionAction {
     kPing,               // to `node`, so that a dead one is noticed soon
     kSendCommit,         // to `node`: `commit`
     kSendAbort,          // to `node`: `transaction`
-    kSendReply,          // to `node`: `reply`
+    kSendReply,          // to `node`: `reply`, to `transaction`
     kSendInitialStates,  // connect: the per-volume packets to `node` (4.8)
     kCheckLocally,       // check `transaction` in prepare mode, then OnLocalVote
     kApply,              // apply the change: `commit`

@@ -172,6 +172,7 @@ TransactionActions TwoPhaseCoordinator::DecideIfReady(const CoordinatorFacts& no
 // Step 11, first half.
 void TwoPhaseCoordinator::CollectOwn(const CoordinatorFacts& now) {
   const bool change = transaction_.kind == TransactionKind::kStateChange;
+  if (!change) max_possible_size_ = std::min(max_possible_size_, now.max_possible_size);
   const bool role_given = change && (transaction_.proposal.mask & wire::kRoleMask) != 0;
   const bool primary = role_given ? (transaction_.proposal.value & wire::kRoleMask) ==
                                         static_cast<uint32_t>(Role::kPrimary)
@@ -187,7 +188,10 @@ void TwoPhaseCoordinator::CollectOwn(const CoordinatorFacts& now) {
 
 // Step 11, second half.
 StateResult TwoPhaseCoordinator::CheckBeforeCommit(const CoordinatorFacts& now) const {
-  if (transaction_.kind != TransactionKind::kStateChange) return StateResult::kSuccess;
+  if (transaction_.kind != TransactionKind::kStateChange) {
+    return ExposedSize() < now.least_size ? StateResult::kHandshakeDisconnect
+                                          : StateResult::kSuccess;
+  }
   const ProposalKind kind =
       Interpret(transaction_.proposal.mask, transaction_.proposal.value, kNoVolume).kind;
   if (kind != ProposalKind::kPromote && kind != ProposalKind::kConnect) {
@@ -211,6 +215,11 @@ void TwoPhaseCoordinator::CloseMembership() {
   target_reachable_ = reachable_;
 }
 
+uint64_t TwoPhaseCoordinator::ExposedSize() const {
+  const uint64_t user = transaction_.user_size;
+  return user != 0 ? std::min(user, max_possible_size_) : max_possible_size_;
+}
+
 TransactionCommit TwoPhaseCoordinator::MakeCommit(const CoordinatorFacts& now) const {
   TransactionCommit commit;
   commit.transaction = transaction_;
@@ -220,8 +229,7 @@ TransactionCommit TwoPhaseCoordinator::MakeCommit(const CoordinatorFacts& now) c
   commit.primaries_incapable = primary_ != 0 && weak_ == 0;
   if (transaction_.kind == TransactionKind::kResize) {
     commit.primaries_incapable = false;
-    const uint64_t user = transaction_.user_size;
-    commit.exposed_size = user != 0 ? std::min(user, max_possible_size_) : max_possible_size_;
+    commit.exposed_size = ExposedSize();
   }
   return commit;
 }

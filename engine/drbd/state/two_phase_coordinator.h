@@ -22,6 +22,10 @@ struct CoordinatorFacts {
   NodeMask allow_two_primaries = 0;  // those with allow-two-primaries
   bool self_read_only_openers = false;
   HandshakeState handshake = HandshakeState::kNotNeeded;
+  // Resize: how large the own volume could be, and the least result worth committing (below it the
+  // peers lack room), sectors.
+  uint64_t max_possible_size = ~uint64_t{0};
+  uint64_t least_size = 0;
   bool size_error = false;  // the sizes exchanged in the handshake do not fit
 };
 
@@ -53,6 +57,8 @@ class TwoPhaseCoordinator {
   NodeMask reachable() const { return reachable_; }
   NodeMask primary_nodes() const { return primary_; }
   NodeMask weak_nodes() const { return weak_; }
+  // Resize: what all who voted could hold, sectors.
+  uint64_t max_possible_size() const { return max_possible_size_; }
   // After a commit: what becomes the member mask of this node (6.5). The COMMIT itself carries the
   // target's side, which differs when a disconnect splits the cluster (14.1).
   NodeMask members() const { return reachable_; }
@@ -66,6 +72,7 @@ class TwoPhaseCoordinator {
   void CollectOwn(const CoordinatorFacts& now);
   StateResult CheckBeforeCommit(const CoordinatorFacts& now) const;
   void CloseMembership();
+  uint64_t ExposedSize() const;
   TransactionCommit MakeCommit(const CoordinatorFacts& now) const;
 
   int self_;

@@ -17,6 +17,14 @@ TransactionAction& Add(TransactionActions& out, Kind kind, int node = kNoNode) {
   return out.back();
 }
 
+// The layout of a reply depends on what it answers.
+void AddReply(TransactionActions& out, int to, const Transaction& answers,
+              const TransactionReply& reply) {
+  TransactionAction& action = Add(out, Kind::kSendReply, to);
+  action.transaction = answers;
+  action.reply = reply;
+}
+
 // Which neighbours still have to hear of it, and what is left for them to reach.
 struct Forwarding {
   NodeMask to = 0;
@@ -92,7 +100,7 @@ void TwoPhaseParticipant::Refuse(int from, const Transaction& incoming, const Pa
                                  TransactionActions& out) const {
   TransactionReply reply = OwnPart(incoming, now);
   reply.vote = Vote::kRetry;
-  Add(out, Kind::kSendReply, from).reply = reply;
+  AddReply(out, from, incoming, reply);
 }
 
 TransactionActions TwoPhaseParticipant::OnPrepare(int from, const Transaction& incoming,
@@ -107,7 +115,7 @@ TransactionActions TwoPhaseParticipant::OnPrepare(int from, const Transaction& i
     case PrepareClass::kDuplicate:
       parents_ |= NodeBit(from);
       if (replied_) {
-        Add(out, Kind::kSendReply, from).reply = reply_;
+        AddReply(out, from, transaction_, reply_);
       } else {
         if (Contains(asked_, from)) answered_ |= NodeBit(from);  // it has prepared it too
         ReplyIfReady(now, out);
@@ -126,7 +134,7 @@ TransactionActions TwoPhaseParticipant::OnPrepare(int from, const Transaction& i
       Refuse(from, incoming, now, out);
       break;
     case PrepareClass::kOwnCameBack:
-      Add(out, Kind::kSendReply, from).reply = OwnPart(incoming, now);
+      AddReply(out, from, incoming, OwnPart(incoming, now));
       break;
   }
   return out;
@@ -205,7 +213,7 @@ void TwoPhaseParticipant::ReplyIfReady(const ParticipantFacts& now, TransactionA
   if (!at_once && ((asked_ & ~answered_) != 0 || !HandshakeDecided(now))) return;
   replied_ = true;
   reply_.vote = FinalVote(now);
-  for (int node : Nodes(parents_)) Add(out, Kind::kSendReply, node).reply = reply_;
+  for (int node : Nodes(parents_)) AddReply(out, node, transaction_, reply_);
 }
 
 TransactionActions TwoPhaseParticipant::OnSubReply(int from, const TransactionReply& reply,

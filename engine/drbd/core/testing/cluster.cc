@@ -158,8 +158,10 @@ Task<Status> Prepare(Cluster* cluster, int i, ClusterOptions options, bool creat
     if (peer != i) UMBLOCK_CO_TRY(program.resource->AddPeer(cluster->PeerOf(i, peer)));
   }
   for (int v = 0; v < options.volumes; ++v) {
-    UMBLOCK_CO_TRY(co_await program.resource->Attach(
-        {.volume = v, .backing = program.backends[v].get(), .metadata = metadata(v)}));
+    UMBLOCK_CO_TRY(co_await program.resource->Attach({.volume = v,
+                                                      .backing = program.backends[v].get(),
+                                                      .metadata = metadata(v),
+                                                      .last_known_size = options.last_known_size}));
   }
   co_return Ok();
 }

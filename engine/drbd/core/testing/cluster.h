@@ -25,6 +25,8 @@ namespace umblock::drbd::testing {
 struct ClusterOptions {
   uint64_t seed = 1;
   uint64_t disk_bytes = uint64_t{64} << 20;
+  // What Boot tells of the sizes that the backing devices had, as a daemon remembers them.
+  uint64_t last_known_size = 0;
   int nodes = 2;
   int volumes = 1;
   int max_peers = 1;
@@ -84,6 +86,8 @@ class Cluster {
   // The data areas of two nodes, as their disks would give it now.
   ::testing::AssertionResult Equal(int a, int b, int volume = 0);
   uint8_t ByteOnDisk(int i, uint64_t offset, int volume = 0);
+
+  void RememberSize(uint64_t bytes) { options_.last_known_size = bytes; }
 
   PeerConfig PeerOf(int i, int peer) const;
 
