@@ -119,6 +119,23 @@ void AddVolumeActs(const Builder& b, CLI::App* noun) {
   Flag(uuid.verb, "--clear-bitmap", uuid.request, "clear_bitmap",
        "Fresh volumes, connected: declare all disks equal and skip the first sync");
   Flag(uuid.verb, "--force", uuid.request, "force", "Also on a Secondary without a connected peer");
+  auto resize = AddVolumeAct<v1::ResizeVolumeRequest>(
+      b, noun, "resize", "Give it a new size on all connected nodes", "ResizeVolume",
+      [&s](const v1::ResizeVolumeRequest& r) -> Status {
+        if (!r.shrink()) return Ok();
+        return s.Confirm(
+            fmt::format("What {}/{} holds beyond the new size is lost", r.resource(), r.number()));
+      });
+  Field(resize.verb, "--size", resize.request, "size_bytes",
+        "Size, as 20GiB (as large as the smallest backend allows)");
+  Flag(resize.verb, "--assume-clean", resize.request, "assume_clean",
+       "Do not synchronise what is new: it is equal everywhere");
+  Flag(resize.verb, "--assume-peer-has-space", resize.request, "assume_peer_has_space",
+       "Grow although a peer is not connected");
+  Flag(resize.verb, "--shrink", resize.request, "shrink", "Allow a smaller size");
+  resize.verb->footer(
+      "Example, on both nodes and then on one of them:\n  umctl backend resize disk0 --size 20GiB\n"
+      "  umctl volume resize r0/0");
   auto forget = AddVolumeAct<v1::ForgetPeerRequest>(
       b, noun, "forget-peer",
       "Free the bitmap slot of a former peer; if it comes back, all is sent to it", "ForgetPeer");
@@ -173,6 +190,11 @@ void AddBackendCommands(const Builder& b) {
     return *watch ? FollowEvents(s, {}, "backend ") : Ok();
   });
   verb->add_flag("-w,--watch", *watch, "Then print what changes");
+  auto resize = AddAct<v1::Backend, v1::ResizeBackendRequest>(
+      b, noun, "resize", "Make a backend larger, in use or not", "BackendService.ResizeBackend");
+  Positional(resize.verb, "BACKEND", resize.request, "name", "Name");
+  Field(resize.verb, "--size", resize.request, "size_bytes",
+        "New size, as 20GiB (as large as it has become)");
   auto remove = std::make_shared<v1::DeleteBackendRequest>();
   verb = b.Verb(noun, "delete", "Close and forget a backend; its bytes stay",
                 [&s, remove]() -> Status {

@@ -146,6 +146,58 @@ Task<Result<v1::ListBackendsResponse>> BackendManager::List(v1::ListBackendsRequ
   co_return response;
 }
 
+// A file that is larger than its spec says would not be opened any more, so the spec says nothing
+// before it grows.
+Task<Status> BackendManager::Grow(std::shared_ptr<Entry> entry, uint64_t bytes) {
+  if (entry->opened == nullptr) {
+    co_return MakeError(ErrorCode::kUnavailable, "backend '{}' is not ready: {}",
+                        entry->spec.name(), entry->reason);
+  }
+  if (entry->spec.size_bytes() != 0) {
+    const std::string name = entry->spec.name();
+    UMBLOCK_CO_TRY(co_await parts_.config.Commit([&name](StoredState& state) {
+      for (v1::BackendSpec& spec : *state.config.mutable_backends()) {
+        if (spec.name() != name) continue;
+        spec.set_size_bytes(0);
+        spec.set_create(false);
+      }
+    }));
+    entry->spec.set_size_bytes(0);
+    entry->spec.set_create(false);
+  }
+  Status grown = co_await entry->opened->Grow(bytes);
+  Publish(*entry);
+  co_return grown;
+}
+
+Task<Result<v1::Backend>> BackendManager::Resize(v1::ResizeBackendRequest request) {
+  const auto it = entries_.find(request.name());
+  if (it == entries_.end()) {
+    co_return MakeError(ErrorCode::kNotFound, "no backend '{}'", request.name());
+  }
+  std::shared_ptr<Entry> entry = it->second;
+  if (entry->busy) {
+    co_return MakeError(ErrorCode::kAborted, "backend '{}' is being changed: try again",
+                        request.name());
+  }
+  entry->busy = true;
+  Status grown = co_await Grow(entry, request.size_bytes());
+  entry->busy = false;
+  if (!grown) co_return std::unexpected(grown.error());
+  co_return Describe(*entry);
+}
+
+Task<Status> BackendManager::LookAgain(const std::string& name) {
+  const auto it = entries_.find(name);
+  if (it == entries_.end()) co_return MakeError(ErrorCode::kNotFound, "no backend '{}'", name);
+  std::shared_ptr<Entry> entry = it->second;
+  if (entry->busy) co_return Ok();  // whoever is at it looks, too
+  entry->busy = true;
+  Status looked = co_await Grow(entry, 0);
+  entry->busy = false;
+  co_return looked;
+}
+
 Task<Result<v1::DeleteBackendResponse>> BackendManager::Delete(v1::DeleteBackendRequest request) {
   const std::string name = request.name();
   Entry* found = Find(name);

@@ -25,6 +25,7 @@ class BackendManager {
   Task<Result<v1::Backend>> Create(v1::CreateBackendRequest request);
   Task<Result<v1::Backend>> Get(v1::GetBackendRequest request);
   Task<Result<v1::ListBackendsResponse>> List(v1::ListBackendsRequest request);
+  Task<Result<v1::Backend>> Resize(v1::ResizeBackendRequest request);
   Task<Result<v1::DeleteBackendResponse>> Delete(v1::DeleteBackendRequest request);
 
   Status Claim(const std::string& name, const std::string& user, bool exclusive);
@@ -32,6 +33,9 @@ class BackendManager {
   bool IsClaimedBy(const std::string& name, const std::string& user) const;
   // kUnavailable with the reason while it is not open. Valid while the caller has a claim.
   Result<BlockDevice*> Device(const std::string& name) const;
+
+  // It may have grown: look, and let its user know.
+  Task<Status> LookAgain(const std::string& name);
 
   // Names from the configuration first, so that claims can be made; Retry opens what is not open.
   void Restore();
@@ -56,6 +60,7 @@ class BackendManager {
 
   Entry* Find(const std::string& name) const;
   Task<Status> Open(std::shared_ptr<Entry> entry);
+  Task<Status> Grow(std::shared_ptr<Entry> entry, uint64_t bytes);
   v1::Backend Describe(const Entry& entry) const;
   void Publish(const Entry& entry);
 

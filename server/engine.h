@@ -34,6 +34,7 @@ class OpenedBackend {
  public:
   virtual ~OpenedBackend() = default;
   virtual BlockDevice* device() = 0;
+  virtual Task<Status> Grow(uint64_t bytes) = 0;  // umblock::Backend::Grow
   virtual Task<void> Close() = 0;
 };
 
@@ -60,6 +61,7 @@ class ReplicatedResource {
   virtual Task<Status> PauseSync(int volume, int peer_node_id) = 0;
   virtual Task<Status> ResumeSync(int volume, int peer_node_id) = 0;
   virtual Task<Status> Outdate(int volume) = 0;
+  virtual Task<Status> Resize(int volume, drbd::ResizeRequest request) = 0;
   virtual Task<Status> NewCurrentUuid(int volume, bool clear_bitmap, bool force) = 0;
   virtual Task<Status> SuspendIo() = 0;
   virtual Task<Status> ResumeIo() = 0;

@@ -76,6 +76,7 @@ class BackendServiceImpl final : public v1::BackendService::CallbackService {
   UMBLOCK_RPC(CreateBackend, CreateBackendRequest, Backend, backends, M::Create)
   UMBLOCK_RPC(GetBackend, GetBackendRequest, Backend, backends, M::Get)
   UMBLOCK_RPC(ListBackends, ListBackendsRequest, ListBackendsResponse, backends, M::List)
+  UMBLOCK_RPC(ResizeBackend, ResizeBackendRequest, Backend, backends, M::Resize)
   UMBLOCK_RPC(DeleteBackend, DeleteBackendRequest, DeleteBackendResponse, backends, M::Delete)
 };
 
@@ -107,6 +108,7 @@ class VolumeServiceImpl final : public v1::VolumeService::CallbackService {
   UMBLOCK_RPC(Detach, DetachRequest, Volume, resources, M::Detach)
   UMBLOCK_RPC(Invalidate, InvalidateRequest, Volume, resources, M::Invalidate)
   UMBLOCK_RPC(Outdate, OutdateRequest, Volume, resources, M::Outdate)
+  UMBLOCK_RPC(ResizeVolume, ResizeVolumeRequest, Volume, resources, M::ResizeVolume)
   UMBLOCK_RPC(ForgetPeer, ForgetPeerRequest, Volume, resources, M::ForgetPeer)
   UMBLOCK_RPC(NewCurrentUuid, NewCurrentUuidRequest, Volume, resources, M::NewCurrentUuid)
 };

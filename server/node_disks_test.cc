@@ -193,6 +193,43 @@ TEST_F(NodeTest, MakingMetadataHoldsItsBackendsOnlyMeanwhile) {
   EXPECT_THAT(GetBackend("a").status().used_by(), ElementsAre("volume r0/0"));
 }
 
+TEST_F(NodeTest, SizesAreChangedAndRemembered) {
+  ASSERT_TRUE(MakeBackend("disk0"));
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeVolume("r0", 0, "disk0"));
+  const uint64_t before = GetBackend("disk0").status().size_bytes();
+  v1::ResizeBackendRequest grow;
+  grow.set_name("disk0");
+  grow.set_size_bytes(before / 2);
+  EXPECT_TRUE(IsError(node_.Call(&Node::backends, &BackendManager::Resize, grow),
+                      ErrorCode::kInvalidArgument, "smaller"));
+  grow.set_size_bytes(2 * before);
+  const auto grown = node_.Call(&Node::backends, &BackendManager::Resize, grow);
+  ASSERT_TRUE(grown);
+  EXPECT_EQ(grown->status().size_bytes(), 2 * before);
+  EXPECT_EQ(grown->spec().size_bytes(), 0) << "whatever the file has from now on";
+  grow.set_name("none");
+  EXPECT_TRUE(IsError(node_.Call(&Node::backends, &BackendManager::Resize, grow),
+                      ErrorCode::kNotFound, "none"));
+  v1::ResizeVolumeRequest resize;
+  resize.set_resource("r0");
+  resize.set_size_bytes(before / 2);
+  EXPECT_TRUE(IsError(node_.Resources(&RM::ResizeVolume, resize), ErrorCode::kFailedPrecondition,
+                      "would be lost"));
+  resize.set_shrink(true);
+  const auto resized = node_.Resources(&RM::ResizeVolume, resize);
+  ASSERT_TRUE(resized);
+  EXPECT_EQ(resized->spec().size_bytes(), before / 2);
+  EXPECT_EQ(resized->status().size_bytes(), before / 2);
+  resize.set_number(7);
+  EXPECT_TRUE(IsError(node_.Resources(&RM::ResizeVolume, resize), ErrorCode::kNotFound, "r0/7"));
+  // Where the metadata was is known at the next start.
+  node_.OnReactor([&] { node_.engine().last_known_size = 0; });
+  node_.Restart();
+  EXPECT_EQ(node_.engine().last_known_size, before);
+  EXPECT_EQ(GetResource("r0")->volumes(0).spec().size_bytes(), before / 2);
+}
+
 TEST_F(NodeTest, ForceDoesNotWaitForAnAttachThatHangs) {
   ASSERT_TRUE(MakeBackend("disk0"));
   ASSERT_TRUE(MakeResource("r0"));

@@ -26,6 +26,7 @@ class RealBackend final : public OpenedBackend {
  public:
   explicit RealBackend(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
   BlockDevice* device() override { return backend_.get(); }
+  Task<Status> Grow(uint64_t bytes) override { return backend_->Grow(bytes); }
   Task<void> Close() override { return backend_->Stop(); }
 
  private:
@@ -66,6 +67,9 @@ class RealResource final : public ReplicatedResource {
   }
   Task<Status> Promote(bool force) override { return resource_.Promote(force); }
   Task<Status> Demote(bool force) override { return resource_.Demote(force); }
+  Task<Status> Resize(int volume, drbd::ResizeRequest request) override {
+    return resource_.Resize(volume, request);
+  }
   Task<Status> Invalidate(int volume, int peer_node_id) override {
     return resource_.Invalidate(volume, peer_node_id);
   }

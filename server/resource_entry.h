@@ -18,6 +18,7 @@ struct VolumeEntry {
   bool attach = false;          // declared
   bool attach_pending = false;  // declared, and not achieved since the start or the last Attach
   std::string problem;          // why it is pending
+  uint64_t backend_bytes = 0;   // StoredVolume.backend_bytes
   std::set<std::string> fronts;
   bool going = false;  // being made or deleted: nobody may begin to present it
 };

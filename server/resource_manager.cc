@@ -386,6 +386,7 @@ Status ResourceManager::RestoreResource(const config::v1::StoredResource& stored
     volume.spec = from.spec();
     volume.attach = from.attach();
     volume.attach_pending = from.attach();
+    volume.backend_bytes = from.backend_bytes();
     auto volume_config = ToVolumeConfig(from.spec());
     Status added = volume_config ? entry->resource->AddVolume(*volume_config)
                                  : std::unexpected(volume_config.error());
@@ -429,6 +430,7 @@ Task<void> ResourceManager::Retry() {
       connection.problem = started ? std::string() : started.error().message();
       changed = true;
     }
+    (void)co_await RememberSizes(entry);  // the next time
     if (changed) Show(*entry, "restored");
   }
 }

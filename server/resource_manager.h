@@ -53,6 +53,7 @@ class ResourceManager {
   Task<Result<v1::Volume>> Detach(v1::DetachRequest request);
   Task<Result<v1::Volume>> Invalidate(v1::InvalidateRequest request);
   Task<Result<v1::Volume>> Outdate(v1::OutdateRequest request);
+  Task<Result<v1::Volume>> ResizeVolume(v1::ResizeVolumeRequest request);  // volume_size.cc
   Task<Result<v1::Volume>> ForgetPeer(v1::ForgetPeerRequest request);
   Task<Result<v1::Volume>> NewCurrentUuid(v1::NewCurrentUuidRequest request);
 
@@ -113,6 +114,8 @@ class ResourceManager {
                            uint32_t max_peers);
   Status ClaimBackends(const v1::VolumeSpec& spec);
   void ReleaseBackends(const v1::VolumeSpec& spec);
+  // With the lifecycle lock held: stores what has become of sizes, here or by a peer.
+  Task<Status> RememberSizes(ResourceEntryPtr entry);
   Task<Status> MakeVolume(ResourceEntryPtr entry, v1::CreateVolumeRequest request);
 
   NodeParts parts_;

@@ -103,6 +103,7 @@ Task<Status> ResourceManager::AttachNow(ResourceEntryPtr entry, uint32_t number)
   drbd::AttachRequest request;
   request.volume = static_cast<int>(number);
   request.backing = *backing;
+  request.last_known_size = volume->backend_bytes;
   if (!spec.metadata_backend().empty()) {
     auto metadata = backends_->Device(spec.metadata_backend());
     if (!metadata) co_return std::unexpected(metadata.error());
@@ -177,6 +178,7 @@ Task<Status> ResourceManager::MakeVolume(ResourceEntryPtr entry, v1::CreateVolum
   }
   if (made) {
     volume.going = false;
+    (void)co_await RememberSizes(entry);  // Retry does it again
     co_return Ok();
   }
   if (IsAttached(*entry, number)) {
@@ -358,6 +360,7 @@ Task<Result<v1::Volume>> ResourceManager::Attach(v1::AttachRequest request) {
                         "{} is attached to backend '{}': detach it first", name, before.backend());
   }
   if (!same) ReleaseBackends(before);
+  if (!same) volume->backend_bytes = 0;
   volume->spec = spec;
   Status attached = co_await AttachNow(entry, request.number());
   if (attached) {
@@ -380,6 +383,7 @@ Task<Result<v1::Volume>> ResourceManager::Attach(v1::AttachRequest request) {
   volume->attach = true;
   volume->attach_pending = false;
   volume->problem.clear();
+  (void)co_await RememberSizes(entry);  // Retry does it again
   Show(*entry, "Attach");
   co_return DescribeVolume(*entry, request.number());
 }

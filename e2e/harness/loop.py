@@ -25,6 +25,19 @@ class FileSystem:
         self.mountpoint.mkdir(parents=True, exist_ok=True)
         run("mount", "-t", "ext4", self.device, self.mountpoint)
 
+    def grow(self):
+        """The export has grown: loop device and mounted file system follow."""
+        run("losetup", "--set-capacity", self.device)
+        grown = run("resize2fs", self.device, check=False)
+        if "Permission denied to resize" in grown.stderr:
+            # ext4 wants CAP_SYS_RESOURCE for it while it is mounted, which containers may lack.
+            self.unmount()
+            run("fsck.ext4", "-f", "-y", self.device)
+            run("resize2fs", self.device)
+            self.mount()
+        else:
+            assert grown.returncode == 0, grown.stderr
+
     def unmount(self):
         run("umount", self.mountpoint)
 

@@ -17,6 +17,13 @@ class FakeBackend final : public OpenedBackend {
  public:
   explicit FakeBackend(std::unique_ptr<FakeDevice> device) : device_(std::move(device)) {}
   BlockDevice* device() override { return device_.get(); }
+  Task<Status> Grow(uint64_t bytes) override {
+    if (bytes != 0 && bytes < device_->geometry().size) {
+      co_return MakeError(ErrorCode::kInvalidArgument, "smaller");
+    }
+    if (bytes != 0) device_->set_size(bytes);
+    co_return Ok();
+  }
   Task<void> Close() override { co_return; }
 
  private:
@@ -185,6 +192,7 @@ Status FakeResource::AddVolume(const drbd::VolumeConfig& config) {
   Volume& volume = volumes_[config.number];
   volume.status.number = config.number;
   volume.status.quorum = true;
+  volume.status.wanted_bytes = config.size;
   volume.device = std::make_unique<FakeDevice>(
       engine_->reactor(), fmt::format("volume {}/{}", config_.name, config.number), "", 0);
   volume.device->set_access(Access::kStandby);
@@ -229,6 +237,8 @@ Task<Status> FakeResource::Attach(drbd::AttachRequest request) {
   volume.status.device_uuid = disk.device_uuid;
   volume.status.size_bytes = request.backing->geometry().size - kMetadataBytes;
   volume.status.current_uuid = "0000000000000004";
+  volume.status.backing_bytes = request.backing->geometry().size;
+  engine_->last_known_size = request.last_known_size;
   volume.device->set_size(volume.status.size_bytes);
   volume.device->set_block_size(request.backing->geometry().logical_block_size);
   SetDisk(volume, drbd::DiskState::kInconsistent, "just created");
@@ -320,6 +330,16 @@ Task<Status> FakeResource::PauseSync(int, int) { co_return Ok(); }
 Task<Status> FakeResource::ResumeSync(int, int) { co_return Ok(); }
 Task<Status> FakeResource::Outdate(int volume) {
   SetDisk(volumes_.at(volume), drbd::DiskState::kOutdated, "Outdate");
+  co_return Ok();
+}
+Task<Status> FakeResource::Resize(int volume, drbd::ResizeRequest request) {
+  co_await engine_->reactor().Yield();
+  Volume& of = volumes_.at(volume);
+  if (request.size != 0 && request.size < of.status.size_bytes && !request.shrink) {
+    co_return Refused("would be lost");
+  }
+  of.status.wanted_bytes = request.size;
+  if (request.size != 0) of.status.size_bytes = request.size;
   co_return Ok();
 }
 Task<Status> FakeResource::NewCurrentUuid(int volume, bool clear_bitmap, bool force) {

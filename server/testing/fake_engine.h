@@ -72,6 +72,7 @@ class FakeResource final : public ReplicatedResource {
   Task<Status> PauseSync(int volume, int peer_node_id) override;
   Task<Status> ResumeSync(int volume, int peer_node_id) override;
   Task<Status> Outdate(int volume) override;
+  Task<Status> Resize(int volume, drbd::ResizeRequest request) override;
   Task<Status> NewCurrentUuid(int volume, bool clear_bitmap, bool force) override;
   Task<Status> SuspendIo() override;
   Task<Status> ResumeIo() override;
@@ -151,6 +152,7 @@ class FakeEngine final : public Engine {
   WaitQueue forced_;
   std::vector<int> forgotten;  // node ids
   bool forgetting_fails = false;
+  uint64_t last_known_size = 0;  // of the last Attach
   bool attach_hangs = false;  // until an act with force comes, as if a peer did not answer
 
  private:
