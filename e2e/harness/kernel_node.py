@@ -165,7 +165,7 @@ class KernelNode:
         return self.peer_device()["out-of-sync"] * 1024
 
     def size(self):
-        return int(self.run("blockdev --getsize64 /dev/drbd0"))
+        return int(self.run("cat /sys/block/drbd0/size")) * 512  # a Secondary cannot be opened
 
     def in_sync(self):
         status = self.status()
