@@ -278,6 +278,22 @@ Status ReadNetPolicies(const v1::NetOptions& o, drbd::NetOptions* to) {
   return ReadEnum("net.rr_conflict", o.rr_conflict(), kLast, 1, &to->rr_conflict);
 }
 
+Status ReadCongestion(const v1::NetOptions& o, drbd::NetOptions* to) {
+  UMBLOCK_TRY(ReadEnum("net.on_congestion", o.on_congestion(), v1::OnCongestion::Disconnect, 1,
+                       &to->on_congestion));
+  UMBLOCK_TRY(ReadNumber<uint64_t>("net.congestion_fill", o.has_congestion_fill(),
+                                   o.congestion_fill(), 0, uint64_t{10} << 30,
+                                   &to->congestion_fill));
+  UMBLOCK_TRY(ReadNumber<uint32_t>("net.congestion_extents", o.has_congestion_extents(),
+                                   o.congestion_extents(), 67, 65534, &to->congestion_extents));
+  if (to->on_congestion == drbd::OnCongestion::kBlock || to->protocol == drbd::Protocol::kA) {
+    return Ok();
+  }
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "net.on_congestion other than Block needs net.protocol A: with B and C a write "
+                   "waits for the peer all the same");
+}
+
 }  // namespace
 
 Result<drbd::NetOptions> ToNetOptions(const v1::NetOptions& o, const std::string& secret) {
@@ -305,6 +321,7 @@ Result<drbd::NetOptions> ToNetOptions(const v1::NetOptions& o, const std::string
   UMBLOCK_TRY(ReadNetTimes(o, &to));
   UMBLOCK_TRY(ReadNetSizes(o, &to));
   UMBLOCK_TRY(ReadNetPolicies(o, &to));
+  UMBLOCK_TRY(ReadCongestion(o, &to));
   return to;
 }
 

@@ -53,6 +53,9 @@ TEST(Convert, WhatIsSetArrives) {
   net.set_protocol(v1::Protocol::A);
   net.set_ko_count(0);
   net.set_use_rle(false);
+  net.set_on_congestion(v1::OnCongestion::PullAhead);
+  net.set_congestion_fill(1 << 20);
+  net.set_congestion_extents(100);
   net.set_after_sb_0pri(v1::SplitBrainPolicy::DiscardZeroChanges);
   *net.mutable_ping_timeout() = google::protobuf::util::TimeUtil::MillisecondsToDuration(700);
   auto to = ToNetOptions(net, "secret");
@@ -60,6 +63,9 @@ TEST(Convert, WhatIsSetArrives) {
   EXPECT_EQ(to->protocol, drbd::Protocol::kA);
   EXPECT_EQ(to->ko_count, 0u);
   EXPECT_FALSE(to->use_rle);
+  EXPECT_EQ(to->on_congestion, drbd::OnCongestion::kPullAhead);
+  EXPECT_EQ(to->congestion_fill, 1u << 20);
+  EXPECT_EQ(to->congestion_extents, 100u);
   EXPECT_EQ(to->after_sb_0pri, drbd::SplitBrainPolicy::kDiscardZeroChanges);
   EXPECT_EQ(to->ping_timeout, 700ms);
   EXPECT_EQ(to->cram_hmac_alg, "sha256");
@@ -107,6 +113,15 @@ TEST(Convert, RefusesWhatIsOutOfRange) {
   EXPECT_THAT(Refusal(ToNetOptions(net, "")), HasSubstr("net.timeout"));
   net.clear_timeout();
   EXPECT_THAT(Refusal(ToNetOptions(net, std::string(64, 'x'))), HasSubstr("64 bytes"));
+  net.set_on_congestion(v1::OnCongestion::Disconnect);
+  EXPECT_THAT(Refusal(ToNetOptions(net, "")), HasSubstr("needs net.protocol A"));
+  net.set_protocol(v1::Protocol::A);
+  net.set_congestion_fill((uint64_t{10} << 30) + 1);
+  EXPECT_THAT(Refusal(ToNetOptions(net, "")), HasSubstr("net.congestion_fill"));
+  net.clear_congestion_fill();
+  net.set_congestion_extents(66);
+  EXPECT_THAT(Refusal(ToNetOptions(net, "")), HasSubstr("67 to 65534"));
+  net.clear_congestion_extents();
   net.set_cram_hmac_alg("sha256");
   EXPECT_THAT(Refusal(ToNetOptions(net, "")), HasSubstr("shared_secret is needed"));
   net.set_cram_hmac_alg("SHA 256");

@@ -310,3 +310,17 @@ def test_umblock_holds_requests_back_while_the_kernel_is_frozen(pair):
     pair.wait_in_sync()
     pair.demote("u")
     pair.finish()
+
+
+def test_umblock_goes_ahead_of_a_kernel_and_comes_back(pair):
+    pair.resource("A", sync="u", net=["--on-congestion", "PullAhead", "--congestion-fill", 64 << 10,
+                                      "--congestion-extents", 127])
+    pair.promote("u")
+    load = pair.load("u")
+    wait_until(lambda: pair.peer_volume()["replication"] == "Ahead", "umblock goes Ahead", 30, 0.01)
+    assert pair.peer_volume()["peerDisk"] in ["Consistent", "Outdated", "Inconsistent"]
+    time.sleep(8)
+    load.stop()
+    pair.wait_in_sync()
+    pair.demote("u")
+    pair.finish()

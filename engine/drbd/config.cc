@@ -105,6 +105,15 @@ Status Validate(const PeerConfig& config) {
     return MakeError(ErrorCode::kInvalidArgument, "peer {}: allow-two-primaries needs protocol C",
                      config.node_id);
   }
+  if (net.on_congestion != OnCongestion::kBlock && net.protocol != Protocol::kA) {
+    return MakeError(
+        ErrorCode::kInvalidArgument,
+        "peer {}: on-congestion other than block needs protocol A: with B and C a write "
+        "waits for the peer all the same",
+        config.node_id);
+  }
+  UMBLOCK_TRY(InRange("congestion-fill", net.congestion_fill, 0, uint64_t{10} << 30, "bytes"));
+  UMBLOCK_TRY(InRange("congestion-extents", net.congestion_extents, 67, 65534, "extents"));
   UMBLOCK_TRY(InRange("timeout", Milliseconds(net.timeout), 100, 60000, "ms"));
   UMBLOCK_TRY(InRange("ko-count", net.ko_count, 0, 200, ""));
   UMBLOCK_TRY(InRange("ping-int", Milliseconds(net.ping_int), 1000, 120000, "ms"));

@@ -19,6 +19,14 @@ enum class Protocol : uint8_t { kA = 1, kB = 2, kC = 3 };
 
 enum class OnIoError : uint8_t { kPassOn, kDetach };
 
+// More is under way to a peer than congestion_fill or congestion_extents allow (drbd-io-path.md
+// F.5).
+enum class OnCongestion : uint8_t {
+  kBlock,       // the socket holds writes back
+  kPullAhead,   // go on without the peer, and synchronise it afterwards
+  kDisconnect,  // let go of the peer
+};
+
 enum class SplitBrainPolicy : uint8_t {  // wire values, drbd-wire.md 5.3.1
   kDisconnect = 0,
   kDiscardYoungerPrimary = 1,
@@ -72,6 +80,9 @@ struct NetOptions {
   uint32_t max_buffers = 2048;         // 4 KiB pages in flight per connection, 32 … 131072
   uint32_t sndbuf_size = 0;            // bytes; 0: autotuning
   uint32_t rcvbuf_size = 0;
+  OnCongestion on_congestion = OnCongestion::kBlock;  // anything else needs protocol A
+  uint64_t congestion_fill = 0;        // bytes in flight to the peer; 0: not counted; up to 10 GiB
+  uint32_t congestion_extents = 1237;  // of the activity log in use, 67 … 65534
   bool use_rle = true;
   bool allow_two_primaries = false;
   bool always_asbp = false;

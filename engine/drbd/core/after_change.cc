@@ -194,6 +194,19 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
   if (is.repl == ReplicationState::kWFBitMapS && was.repl != is.repl) {
     if (IsEstablished(was.repl)) send_state = true;
   }
+  // From here on the peer misses what is written, which is another generation; the last epoch of
+  // data is closed before it hears of that.
+  if (is.repl == ReplicationState::kAhead && was.repl != is.repl) {
+    device->misses_writes = true;
+    OweNewUuid(*of);
+    if (!state_.suspended()) StartOwedUuid(*of);
+    link.SendBarrierIfDue();
+    send_state = true;
+  }
+  // What it missed and was not told yet comes before the state that lets it ask.
+  if (was.repl == ReplicationState::kAhead && is.repl == ReplicationState::kSyncSource) {
+    TellInFlightOutOfSync(*device);
+  }
   // The own disk has been attached: the peer decides by the UUIDs, so they come first (2.7).
   if (established && IsEstablished(was.repl) && old.disk < DiskState::kNegotiating &&
       now.disk == DiskState::kNegotiating) {
@@ -240,6 +253,9 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
     case ReplicationState::kSyncSource:
       device->source.Begin();
       break;
+    case ReplicationState::kAhead:
+      device->source.CancelAhead();
+      return;
     default:
       break;
   }
@@ -296,6 +312,21 @@ void ResourceImpl::MarkInFlightOutOfSync(PeerDevice& device) {
   }
 }
 
+// The same for a peer that knows its bits from notes: those of writes that were not sent to it and
+// are not done yet.
+void ResourceImpl::TellInFlightOutOfSync(PeerDevice& device) {
+  std::optional<uint32_t> slot = device.slot();
+  if (!slot) return;
+  for (Request& request : log_.requests()) {
+    if (request.volume != &device.volume()) continue;
+    const int leg = request.LegOf(device.node());
+    if (leg < 0 || !request.leg_states[static_cast<size_t>(leg)].Has(LegBit::kOutOfSync)) continue;
+    request.legs[static_cast<size_t>(leg)].in_bitmap_of = device.volume().disk_generation();
+    device.volume().SetOutOfSync(request.first, request.end, meta::SlotMask{1} << *slot);
+    device.connection().SendOutOfSync(device, request.first, request.end);
+  }
+}
+
 // The peer's bitmap is in ours now (drbd-metadata-resync.md 6.1): the target answers with the
 // union, then both begin.
 void ResourceImpl::OnBitmapReceived(PeerDevice& device) {
@@ -341,6 +372,8 @@ Task<void> ResourceImpl::StartTarget(PeerDevice* device, uint64_t session, Repli
   }
   of.CountLower(-1);
   if (!status || !valid()) co_return;
+  // Congested again meanwhile: it will say when it is ready.
+  if (device->reported == ReplicationState::kAhead) co_return;
   logger().Info("{}: {} bits to sync", device->name(), device->out_of_sync_bits());
   std::string_view why = from == ReplicationState::kBehind ? "the peer is no longer congested"
                          : from == ReplicationState::kEstablished ? "the volume has grown"

@@ -507,6 +507,7 @@ void Connection::LoseSentWrites() {
     NoLongerPending(request, static_cast<int>(index));
     request->volume->CheckCompletion(request);
   }
+  congestion_.OnLost();
   ap_in_flight_ = 0;
   epoch_writes_ = 0;
   resource_.ScheduleProgress();
@@ -521,6 +522,14 @@ Request* Connection::PopUnacked() {
   uint64_t bytes = request->sectors() * 512;
   ap_in_flight_ -= std::min(ap_in_flight_, bytes);
   return request;
+}
+
+uint64_t Connection::rs_in_flight() {
+  uint64_t bytes = 0;
+  for (auto& [number, volume] : resource_.volumes()) {
+    bytes += volume->peer(node())->source.outstanding_bytes();
+  }
+  return bytes;
 }
 
 void Connection::OnSendFailed(SendQueue& queue, int error) {

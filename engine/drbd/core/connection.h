@@ -17,6 +17,7 @@
 #include <string>
 
 #include "engine/drbd/config.h"
+#include "engine/drbd/core/congestion.h"
 #include "engine/drbd/core/failure_log.h"
 #include "engine/drbd/core/peer_reads.h"
 #include "engine/drbd/core/peer_writes.h"
@@ -157,6 +158,9 @@ class Connection final : private SendQueue::Owner {
   void SendBarrierIfDue();
   bool sends_in_epoch() const { return epoch_writes_ > 0; }
   uint64_t ap_in_flight() const { return ap_in_flight_; }
+  // Bytes asked for by the peer's resync and not acknowledged.
+  uint64_t rs_in_flight();
+  Congestion& congestion() { return congestion_; }
   AckProtocol ack_protocol() const;
   // The last write sent as data on this link has this dagtag or a later one.
   bool WasSent(uint64_t dagtag) const { return first_dagtag_ != 0 && dagtag >= first_dagtag_; }
@@ -308,6 +312,7 @@ class Connection final : private SendQueue::Owner {
   Request* unacked_tail_ = nullptr;
   uint64_t ap_in_flight_ = 0;                             // bytes
   boost::circular_buffer<uint32_t> sent_barriers_{1024};  // not acknowledged, oldest first
+  Congestion congestion_{*this};
 
   struct HandshakeTimer : Timer {
     Connection* connection;

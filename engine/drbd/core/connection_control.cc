@@ -254,6 +254,7 @@ Status Connection::OnBarrierAck(Bytes payload) {
   }
   sent_barriers_.pop_front();
   for (uint32_t i = 0; i < count; ++i) MarkDone(PopUnacked());
+  congestion_.OnProgress();
   resource_.ScheduleProgress();
   return Ok();
 }
@@ -292,6 +293,7 @@ Status Connection::OnConfirmStable(Bytes payload) {
                      confirm.set_size);
   }
   for (uint32_t i = 0; i < count; ++i) MarkDone(PopUnacked());
+  congestion_.OnProgress();
   // Nothing of the epoch is left to acknowledge with a barrier of its own, but the barrier still
   // comes; INV-31: the peer waits for the peer acks.
   resource_.AdvanceDone();

@@ -388,6 +388,11 @@ Task<Status> Connection::OnResyncRequest(const wire::Header& header, PeerDevice&
     SendBlockAck(PacketType::kRsCancel, device, request.sector, request.block_id, request.blksize);
     co_return Ok();
   }
+  if (repl == ReplicationState::kAhead) {
+    SendBlockAck(PacketType::kRsCancelAhead, device, request.sector, request.block_id,
+                 request.blksize);
+    co_return Ok();
+  }
   if (volume.disk() == nullptr || volume.state().disk < DiskState::kOutdated) {
     SendBlockAck(PacketType::kNegRsDreply, device, request.sector, request.block_id,
                  request.blksize);

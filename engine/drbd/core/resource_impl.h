@@ -191,6 +191,7 @@ class ResourceImpl {
   Task<void> StopTarget(PeerDevice* device);
   void ForgetDifferences(PeerDevice& device);
   void MarkInFlightOutOfSync(PeerDevice& device);
+  void TellInFlightOutOfSync(PeerDevice& device);
   void SendPeersInSync(PeerDevice& device, NodeMask mask);
   uint64_t NewUuid();
   // What a proposal of another node means here.

@@ -205,6 +205,16 @@ void ResyncSource::GiveUpAll() {
 
 void ResyncSource::Abandon() { GiveUpAll(); }
 
+void ResyncSource::CancelAhead() {
+  for (ResyncRead& read : in_work_) {
+    if (read.queued || read.answered) continue;
+    device_.connection().SendBlockAck(wire::PacketType::kRsCancelAhead, device_,
+                                      read.request.sector, read.request.block_id,
+                                      read.request.blksize);
+  }
+  GiveUpAll();
+}
+
 Task<void> ResyncSource::Stop() {
   stopping_ = true;
   room_.NotifyAll();

@@ -58,6 +58,9 @@ class ResyncSource {
 
   // The resync is over while the link lives: no answer is waited for any more, no range held.
   void Abandon();
+  // This node pulls ahead (drbd-io-path.md F.6): what was not answered yet is refused; the target
+  // asks again later. What was sent it may or may not write; its bits stay.
+  void CancelAhead();
   // The connection is gone: forgets what waits; ends when no read is in flight.
   Task<void> Stop();
 

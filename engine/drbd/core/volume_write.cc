@@ -141,6 +141,7 @@ void Volume::ChooseLegs(Request* request) {
                  LegEvent::kReady)
                 .state;
         device->connection().QueueWrite(request, static_cast<int>(index), *device);
+        device->connection().congestion().OnWriteQueued(*this);
         break;
       case WriteRoute::kOutOfSync:
         request->leg_states[index] = OutOfSyncLeg();
