@@ -209,7 +209,9 @@ void AddNetOptions(CLI::App* verb, const MessagePtr& message, const std::string&
       {"after_sb_0pri", "Split brain, no Primary (Disconnect)"},
       {"after_sb_1pri", "Split brain, one Primary (Disconnect)"},
       {"after_sb_2pri", "Split brain, two Primaries (Disconnect)"},
-      {"rr_conflict", "Handshake conflicts with roles (Disconnect)"}};
+      {"rr_conflict", "Handshake conflicts with roles (Disconnect)"},
+      {"fencing",
+       "A Primary lost the peer: DontCare, ResourceOnly, ResourceAndStonith (DontCare)"}};
   static constexpr Option kResync[] = {
       {"resync_rate", "Fixed rate, KiB/s, with c-plan-ahead 0 (250)"},
       {"c_plan_ahead", "Controller's horizon, 0.1 s (20)"},

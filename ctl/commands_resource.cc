@@ -146,6 +146,45 @@ CLI::App* AddResourceAct(const Builder& b, CLI::App* noun, const char* name, con
   return verb;
 }
 
+void AddHandlers(const Builder& b, CLI::App* noun) {
+  struct Option {
+    const char *flag, *field, *help;
+  };
+  static constexpr Option kOptions[] = {
+      {"--fence-peer", "fence_peer",
+       "Keep a peer that is out of reach from going on alone; its exit code says how that went"},
+      {"--unfence-peer", "unfence_peer", "A peer that was fenced has all data again"},
+      {"--before-resync-source", "before_resync_source",
+       "Before this node becomes the source of a sync; another exit code than 0 and 3 refuses it"},
+      {"--before-resync-target", "before_resync_target",
+       "Before this node becomes the target of a sync; another exit code than 0 refuses it"},
+      {"--after-resync-target", "after_resync_target", "This node has all data again"},
+      {"--initial-split-brain", "initial_split_brain",
+       "A split brain was found; a policy may resolve it"},
+      {"--split-brain", "split_brain", "A split brain was found and is not resolved"},
+      {"--local-io-error", "local_io_error",
+       "The disk has failed, and on_io_error is CallLocalIoError"},
+      {"--pri-lost", "pri_lost",
+       "This Primary would become the target of a sync, and rr_conflict is CallPriLost"},
+      {"--pri-lost-after-sb", "pri_lost_after_sb",
+       "A split brain was decided against this Primary"},
+      {"--pri-on-incon-degr", "pri_on_incon_degr", "This Primary has lost its last UpToDate data"},
+      {"--handler-timeout", "timeout", "Longest time of a handler (600s)"}};
+  auto [verb, request] = AddAct<v1::Resource, v1::SetHandlersRequest>(
+      b, noun, "handlers", "Say which programs run when something happens",
+      "ResourceService.SetHandlers");
+  Positional(verb, "RESOURCE", request, "name", "Name");
+  for (const Option& option : kOptions) {
+    Field(verb, option.flag, request, std::string("handlers.") + option.field, option.help)
+        ->group("Handlers");
+  }
+  verb->footer(
+      "Each takes the absolute path of an executable on this node; those that are not given are\n"
+      "not run any more. umblockd must run with --allow-handlers.\n"
+      "Example:\n"
+      "  umctl resource handlers r0 --fence-peer /usr/local/sbin/fence-peer");
+}
+
 void AddActs(const Builder& b, CLI::App* noun) {
   Session& s = b.session;
   AddResourceAct<v1::PromoteRequest>(
@@ -178,6 +217,7 @@ void AddResourceCommands(const Builder& builder) {
   AddCreate(builder, noun);
   AddLooking(builder, noun);
   AddChanging(builder, noun);
+  AddHandlers(builder, noun);
   AddActs(builder, noun);
 }
 

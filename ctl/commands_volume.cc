@@ -16,7 +16,7 @@ void AddDiskOptions(CLI::App* verb, const MessagePtr& message, const std::string
   add("--al-updates", "al_updates", "Keep the activity log (yes)");
   add("--disk-flushes", "disk_flushes", "Flush the backing device (yes)");
   add("--md-flushes", "md_flushes", "Flush the metadata device (yes)");
-  add("--on-io-error", "on_io_error", "Detach or PassOn (Detach)");
+  add("--on-io-error", "on_io_error", "Detach, PassOn or CallLocalIoError (Detach)");
 }
 
 template <typename Request>

@@ -191,6 +191,26 @@ Result<drbd::ResourceOptions> ToResourceOptions(const v1::ResourceOptions& o) {
   return to;
 }
 
+Result<drbd::HandlerConfig> ToHandlerConfig(const v1::Handlers& h) {
+  using drbd::Handler;
+  drbd::HandlerConfig to;
+  to.path(Handler::kFencePeer) = h.fence_peer();
+  to.path(Handler::kUnfencePeer) = h.unfence_peer();
+  to.path(Handler::kBeforeResyncSource) = h.before_resync_source();
+  to.path(Handler::kBeforeResyncTarget) = h.before_resync_target();
+  to.path(Handler::kAfterResyncTarget) = h.after_resync_target();
+  to.path(Handler::kInitialSplitBrain) = h.initial_split_brain();
+  to.path(Handler::kSplitBrain) = h.split_brain();
+  to.path(Handler::kLocalIoError) = h.local_io_error();
+  to.path(Handler::kPriLost) = h.pri_lost();
+  to.path(Handler::kPriLostAfterSb) = h.pri_lost_after_sb();
+  to.path(Handler::kPriOnInconDegr) = h.pri_on_incon_degr();
+  UMBLOCK_TRY(
+      ReadDuration("handlers.timeout", h.has_timeout(), h.timeout(), 1s, 3600s, &to.timeout));
+  UMBLOCK_TRY(drbd::Validate(to));
+  return to;
+}
+
 Result<drbd::ResourceConfig> ToResourceConfig(const v1::ResourceSpec& spec) {
   UMBLOCK_TRY(CheckName("resource", spec.name()));
   UMBLOCK_TRY(CheckRange<uint32_t>("node_id", spec.node_id(), 0, kMaxNodeId));
@@ -200,6 +220,9 @@ Result<drbd::ResourceConfig> ToResourceConfig(const v1::ResourceSpec& spec) {
   config.name = spec.name();
   config.node_id = static_cast<int>(spec.node_id());
   config.options = *options;
+  auto handlers = ToHandlerConfig(spec.handlers());
+  if (!handlers) return std::unexpected(handlers.error());
+  config.handlers = std::move(*handlers);
   return config;
 }
 
@@ -210,8 +233,8 @@ Result<drbd::DiskOptions> ToDiskOptions(const v1::DiskOptions& o) {
   if (o.has_al_updates()) to.al_updates = o.al_updates();
   if (o.has_disk_flushes()) to.disk_flushes = o.disk_flushes();
   if (o.has_md_flushes()) to.md_flushes = o.md_flushes();
-  UMBLOCK_TRY(
-      ReadEnum("disk.on_io_error", o.on_io_error(), v1::OnIoError::Detach, 1, &to.on_io_error));
+  UMBLOCK_TRY(ReadEnum("disk.on_io_error", o.on_io_error(), v1::OnIoError::CallLocalIoError, 1,
+                       &to.on_io_error));
   return to;
 }
 
@@ -275,7 +298,15 @@ Status ReadNetPolicies(const v1::NetOptions& o, drbd::NetOptions* to) {
   UMBLOCK_TRY(ReadEnum("net.after_sb_0pri", o.after_sb_0pri(), kLast, 1, &to->after_sb_0pri));
   UMBLOCK_TRY(ReadEnum("net.after_sb_1pri", o.after_sb_1pri(), kLast, 1, &to->after_sb_1pri));
   UMBLOCK_TRY(ReadEnum("net.after_sb_2pri", o.after_sb_2pri(), kLast, 1, &to->after_sb_2pri));
-  return ReadEnum("net.rr_conflict", o.rr_conflict(), kLast, 1, &to->rr_conflict);
+  UMBLOCK_TRY(ReadEnum("net.rr_conflict", o.rr_conflict(), kLast, 1, &to->rr_conflict));
+  UMBLOCK_TRY(
+      ReadEnum("net.fencing", o.fencing(), v1::Fencing::ResourceAndStonith, 1, &to->fencing));
+  if (to->fencing == drbd::FencingPolicy::kResourceAndStonith &&
+      to->protocol == drbd::Protocol::kA) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "net.fencing is ResourceAndStonith: net.protocol must be B or C");
+  }
+  return Ok();
 }
 
 Status ReadCongestion(const v1::NetOptions& o, drbd::NetOptions* to) {

@@ -20,6 +20,7 @@ namespace umblock::server {
 
 Result<BackendSetup> ToBackendSetup(const v1::BackendSpec& spec);
 Result<drbd::ResourceOptions> ToResourceOptions(const v1::ResourceOptions& options);
+Result<drbd::HandlerConfig> ToHandlerConfig(const v1::Handlers& handlers);
 Result<drbd::ResourceConfig> ToResourceConfig(const v1::ResourceSpec& spec);
 Result<drbd::DiskOptions> ToDiskOptions(const v1::DiskOptions& options);
 Result<drbd::VolumeConfig> ToVolumeConfig(const v1::VolumeSpec& spec);

@@ -105,7 +105,9 @@ class Daemon {
     if (!thread) return std::unexpected(thread.error());
     thread_ = std::move(*thread);
     MakeIoFlusher(&node);
-    engine_ = MakeRealEngine(thread_->reactor(), {.fuse_allow_other = options_.fuse_allow_other});
+    engine_ = MakeRealEngine(thread_->reactor(), {.fuse_allow_other = options_.fuse_allow_other,
+                                                  .allow_handlers = options_.allow_handlers,
+                                                  .node_name = options_.node_name});
     ApiServerOptions api;
     api.socket_path = options_.socket;
     api.tcp_address = options_.listen;

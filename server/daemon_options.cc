@@ -105,6 +105,10 @@ void AddNode(CLI::App& app, DaemonOptions* o) {
                "Let other users open exports (needs user_allow_other in /etc/fuse.conf)")
       ->envname("UMBLOCK_FUSE_ALLOW_OTHER")
       ->group("Node");
+  app.add_flag("--allow-handlers", o->allow_handlers,
+               "Run handlers: whoever reaches the API may then run programs as this daemon's user")
+      ->envname("UMBLOCK_ALLOW_HANDLERS")
+      ->group("Node");
   app.add_option("--buffer-mib", o->buffer_mib, "Memory for payload in flight, MiB")
       ->envname("UMBLOCK_BUFFER_MIB")
       ->check(CLI::Range(16u, 1u << 20))

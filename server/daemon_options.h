@@ -23,6 +23,7 @@ struct DaemonOptions {
   std::string fuse_dir;  // empty: no FUSE front
   bool fuse_allow_other = false;
   std::string node_name;
+  bool allow_handlers = false;
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kText;
   uint32_t max_calls = 256;

@@ -67,6 +67,7 @@ class ReplicatedResource {
   virtual Task<Status> ResumeIo() = 0;
   virtual void FailHeldIo() = 0;
   virtual Status UpdateOptions(const drbd::ResourceOptions& options) = 0;
+  virtual Status UpdateHandlers(const drbd::HandlerConfig& handlers) = 0;
   virtual Task<Status> UpdateNetOptions(int node_id, const drbd::NetOptions& options) = 0;
   virtual Status UpdateResyncOptions(int node_id, const drbd::ResyncOptions& options) = 0;
   virtual Status UpdateDiskOptions(int volume, const drbd::DiskOptions& options) = 0;
@@ -158,6 +159,8 @@ class Engine {
   virtual Task<Result<std::unique_ptr<OpenedBackend>>> OpenBackend(BackendSetup setup) = 0;
   virtual Result<std::unique_ptr<ReplicatedResource>> MakeResource(
       const drbd::ResourceConfig& config, drbd::ResourceObserver* observer) = 0;
+  // Whether resources may run handlers.
+  virtual bool allows_handlers() const = 0;
   virtual Task<Status> CreateMetadata(drbd::CreateMetadataRequest request) = 0;
   // kUnimplemented: this build has no such front.
   virtual Task<Result<std::unique_ptr<IscsiFront>>> StartIscsi() = 0;

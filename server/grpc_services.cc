@@ -92,6 +92,7 @@ class ResourceServiceImpl final : public v1::ResourceService::CallbackService {
   UMBLOCK_RPC(Demote, DemoteRequest, Resource, resources, M::Demote)
   UMBLOCK_RPC(SuspendIo, SuspendIoRequest, Resource, resources, M::SuspendIo)
   UMBLOCK_RPC(ResumeIo, ResumeIoRequest, Resource, resources, M::ResumeIo)
+  UMBLOCK_RPC(SetHandlers, SetHandlersRequest, Resource, resources, M::SetHandlers)
 };
 
 class VolumeServiceImpl final : public v1::VolumeService::CallbackService {

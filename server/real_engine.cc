@@ -1,5 +1,6 @@
 #include "server/real_engine.h"
 
+#include "engine/runtime/uring/uring_process.h"
 #include "engine/runtime/uring/uring_reactor.h"
 #include "server/read_only_device.h"
 
@@ -40,8 +41,8 @@ class RealBackend final : public OpenedBackend {
 class RealResource final : public ReplicatedResource {
  public:
   RealResource(Reactor& reactor, const drbd::ResourceConfig& config,
-               drbd::ResourceObserver* observer)
-      : resource_(reactor, config, observer) {}
+               drbd::ResourceObserver* observer, ProcessRunner* programs)
+      : resource_(reactor, config, observer, programs) {}
 
   Task<void> Stop() override { return resource_.Stop(); }
   drbd::ResourceStatus status() const override { return resource_.status(); }
@@ -91,6 +92,9 @@ class RealResource final : public ReplicatedResource {
   void FailHeldIo() override { resource_.FailHeldIo(); }
   Status UpdateOptions(const drbd::ResourceOptions& options) override {
     return resource_.UpdateOptions(options);
+  }
+  Status UpdateHandlers(const drbd::HandlerConfig& handlers) override {
+    return resource_.UpdateHandlers(handlers);
   }
   Task<Status> UpdateNetOptions(int node_id, const drbd::NetOptions& options) override {
     return resource_.UpdateNetOptions(node_id, options);
@@ -155,7 +159,7 @@ class RealFuse final : public FuseFront {
 class RealEngine final : public Engine {
  public:
   RealEngine(UringReactor& reactor, RealEngineOptions options)
-      : reactor_(reactor), options_(options) {}
+      : reactor_(reactor), options_(std::move(options)), programs_(reactor) {}
 
   Task<Result<std::unique_ptr<OpenedBackend>>> OpenBackend(BackendSetup setup) override {
 #ifdef UMBLOCK_HAVE_BACKENDS
@@ -177,12 +181,17 @@ class RealEngine final : public Engine {
       const drbd::ResourceConfig& config, drbd::ResourceObserver* observer) override {
 #ifdef UMBLOCK_HAVE_DRBD
     UMBLOCK_TRY(drbd::Validate(config));
-    return std::make_unique<RealResource>(reactor_, config, observer);
+    drbd::ResourceConfig named = config;
+    named.node_name = options_.node_name;
+    return std::make_unique<RealResource>(reactor_, named, observer,
+                                          options_.allow_handlers ? &programs_ : nullptr);
 #else
     (void)config, (void)observer;
     return NotInThisBuild("replication");
 #endif
   }
+
+  bool allows_handlers() const override { return options_.allow_handlers; }
 
   Task<Status> CreateMetadata(drbd::CreateMetadataRequest request) override {
 #ifdef UMBLOCK_HAVE_DRBD
@@ -231,12 +240,13 @@ class RealEngine final : public Engine {
  private:
   UringReactor& reactor_;
   [[maybe_unused]] const RealEngineOptions options_;
+  UringProcessRunner programs_;
 };
 
 }  // namespace
 
 std::unique_ptr<Engine> MakeRealEngine(UringReactor& reactor, RealEngineOptions options) {
-  return std::make_unique<RealEngine>(reactor, options);
+  return std::make_unique<RealEngine>(reactor, std::move(options));
 }
 
 }  // namespace umblock::server

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "server/engine.h"
 
@@ -14,6 +15,8 @@ namespace umblock::server {
 
 struct RealEngineOptions {
   bool fuse_allow_other = false;
+  bool allow_handlers = false;
+  std::string node_name;  // for handlers
 };
 
 // Made on any thread; everything else on the reactor, which outlives it.

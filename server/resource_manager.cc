@@ -151,6 +151,9 @@ Task<Result<v1::Resource>> ResourceManager::Create(v1::CreateResourceRequest req
   const v1::ResourceSpec& spec = request.spec();
   auto config = ToResourceConfig(spec);
   if (!config) co_return std::unexpected(config.error());
+  if (Status allowed = co_await CheckHandlers(config->handlers); !allowed) {
+    co_return std::unexpected(allowed.error());
+  }
   if (entries_.contains(spec.name())) {
     co_return MakeError(ErrorCode::kAlreadyExists, "there is a resource '{}' already", spec.name());
   }
@@ -452,6 +455,9 @@ void ResourceManager::Clear() { entries_.clear(); }
 
 void ResourceManager::AddProblems(std::vector<NodeProblem>* problems) const {
   for (const auto& [name, entry] : entries_) {
+    if (std::string problem = HandlerProblem(*entry); !problem.empty()) {
+      problems->push_back({ResourceName(name), std::move(problem)});
+    }
     for (const auto& [number, volume] : entry->volumes) {
       if (!volume.problem.empty()) problems->push_back({VolumeName(name, number), volume.problem});
     }

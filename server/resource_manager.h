@@ -39,6 +39,7 @@ class ResourceManager {
   Task<Result<v1::Resource>> Demote(v1::DemoteRequest request);
   Task<Result<v1::Resource>> SuspendIo(v1::SuspendIoRequest request);
   Task<Result<v1::Resource>> ResumeIo(v1::ResumeIoRequest request);
+  Task<Result<v1::Resource>> SetHandlers(v1::SetHandlersRequest request);
   // Before the fronts stop, which wait for their I/O.
   void FailHeldIo();
 
@@ -96,6 +97,9 @@ class ResourceManager {
   void AddProblems(std::vector<NodeProblem>* problems) const;
 
  private:
+  // Handlers are allowed, and what they name can be executed.
+  Task<Status> CheckHandlers(drbd::HandlerConfig handlers);
+  std::string HandlerProblem(const ResourceEntry& entry) const;
   friend struct ResourceEntry;
 
   Result<ResourceEntryPtr> Find(const std::string& name) const;

@@ -28,6 +28,7 @@ class Node:
         self.socket = self.directory / "umblockd.sock"
         self.log = self.directory / "umblockd.log"
         self.metrics = metrics  # served at METRICS
+        self.options = []  # more of the daemon's, for the next start
         self.process = None
         for path in [self.disks, self.exports, self.directory / "state"]:
             path.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ class Node:
         command = self.namespace.command(
             UMBLOCKD, "--state-dir", self.directory / "state", "--socket", self.socket,
             "--fuse-dir", self.exports, "--node-name", self.name,
-            *(["--metrics", METRICS] if self.metrics else []))
+            *(["--metrics", METRICS] if self.metrics else []), *self.options)
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         if wait:

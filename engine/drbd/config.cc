@@ -47,6 +47,7 @@ Status Validate(const ResourceConfig& config) {
     return MakeError(ErrorCode::kInvalidArgument, "node id {} of resource {}: allowed are 0 to 31",
                      config.node_id, config.name);
   }
+  UMBLOCK_TRY(Validate(config.handlers));
   const ResourceOptions& options = config.options;
   UMBLOCK_TRY(InRange("twopc-timeout", Milliseconds(options.twopc_timeout), 5000, 60000, "ms"));
   UMBLOCK_TRY(
@@ -114,6 +115,12 @@ Status Validate(const PeerConfig& config) {
   }
   UMBLOCK_TRY(InRange("congestion-fill", net.congestion_fill, 0, uint64_t{10} << 30, "bytes"));
   UMBLOCK_TRY(InRange("congestion-extents", net.congestion_extents, 67, 65534, "extents"));
+  if (net.fencing == FencingPolicy::kResourceAndStonith && net.protocol == Protocol::kA) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "peer {}: fencing resource-and-stonith holds writes back until the peer has "
+                     "them, which protocol A does not wait for; use B or C",
+                     config.node_id);
+  }
   UMBLOCK_TRY(InRange("timeout", Milliseconds(net.timeout), 100, 60000, "ms"));
   UMBLOCK_TRY(InRange("ko-count", net.ko_count, 0, 200, ""));
   UMBLOCK_TRY(InRange("ping-int", Milliseconds(net.ping_int), 1000, 120000, "ms"));

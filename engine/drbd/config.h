@@ -8,6 +8,8 @@
 
 #include "engine/base/error.h"
 #include "engine/base/socket_address.h"
+#include "engine/drbd/handler_config.h"
+#include "engine/drbd/state/fencing_policy.h"
 #include "engine/drbd/state/node_mask.h"
 #include "engine/runtime/time.h"
 
@@ -17,7 +19,7 @@ inline constexpr int kMaxVolumes = 65535;  // volume numbers 0 … 65534
 
 enum class Protocol : uint8_t { kA = 1, kB = 2, kC = 3 };
 
-enum class OnIoError : uint8_t { kPassOn, kDetach };
+enum class OnIoError : uint8_t { kPassOn, kDetach, kCallLocalIoError };
 
 // More is under way to a peer than congestion_fill or congestion_extents allow (drbd-io-path.md
 // F.5).
@@ -90,6 +92,7 @@ struct NetOptions {
   SplitBrainPolicy after_sb_1pri = SplitBrainPolicy::kDisconnect;
   SplitBrainPolicy after_sb_2pri = SplitBrainPolicy::kDisconnect;
   SplitBrainPolicy rr_conflict = SplitBrainPolicy::kDisconnect;
+  FencingPolicy fencing = FencingPolicy::kDontCare;
 };
 
 struct ResyncOptions {
@@ -124,6 +127,8 @@ struct ResourceConfig {
   std::string name;
   int node_id = -1;
   ResourceOptions options;
+  HandlerConfig handlers;
+  std::string node_name;  // this node's host name, for handlers; may be empty
 };
 
 // Each says what is wrong, with the allowed range.

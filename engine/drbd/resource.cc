@@ -25,8 +25,9 @@ Task<Status> CreateMetadata(CreateMetadataRequest request) {
   co_return Ok();
 }
 
-Resource::Resource(Reactor& reactor, ResourceConfig config, ResourceObserver* observer)
-    : impl_(std::make_unique<ResourceImpl>(reactor, std::move(config), observer)) {}
+Resource::Resource(Reactor& reactor, ResourceConfig config, ResourceObserver* observer,
+                   ProcessRunner* programs)
+    : impl_(std::make_unique<ResourceImpl>(reactor, std::move(config), observer, programs)) {}
 Resource::~Resource() = default;
 
 Task<void> Resource::Stop() { return impl_->Stop(); }
@@ -80,6 +81,11 @@ void Resource::FailHeldIo() { impl_->FailHeldIo(); }
 
 Status Resource::UpdateOptions(const ResourceOptions& options) {
   return impl_->UpdateOptions(options);
+}
+Status Resource::UpdateHandlers(const HandlerConfig& handlers) {
+  UMBLOCK_TRY(Validate(handlers));
+  impl_->handlers().Configure(handlers);
+  return Ok();
 }
 Task<Status> Resource::UpdateNetOptions(int node_id, const NetOptions& options) {
   Connection* link = impl_->connection(node_id);

@@ -19,6 +19,7 @@
 #include "engine/block/block_device.h"
 #include "engine/drbd/config.h"
 #include "engine/drbd/status.h"
+#include "engine/runtime/process.h"
 #include "engine/runtime/reactor.h"
 #include "engine/runtime/task.h"
 
@@ -85,7 +86,9 @@ struct ConnectOptions {
 
 class Resource {
  public:
-  Resource(Reactor& reactor, ResourceConfig config, ResourceObserver* observer);
+  // `programs` runs the handlers; without it none can run. Outlives the resource.
+  Resource(Reactor& reactor, ResourceConfig config, ResourceObserver* observer,
+           ProcessRunner* programs = nullptr);
   ~Resource();
   Task<void> Stop();
 
@@ -138,6 +141,8 @@ class Resource {
   void FailHeldIo();
 
   Status UpdateOptions(const ResourceOptions& options);
+  // For calls from now on.
+  Status UpdateHandlers(const HandlerConfig& handlers);
   Task<Status> UpdateNetOptions(int node_id, const NetOptions& options);
   Status UpdateResyncOptions(int node_id, const ResyncOptions& options);
   Status UpdateDiskOptions(int volume, const DiskOptions& options);

@@ -78,6 +78,11 @@ class FakeResource final : public ReplicatedResource {
   Task<Status> ResumeIo() override;
   void FailHeldIo() override {}
   Status UpdateOptions(const drbd::ResourceOptions& options) override;
+  Status UpdateHandlers(const drbd::HandlerConfig& handlers) override {
+    config_.handlers = handlers;
+    return Ok();
+  }
+  const drbd::HandlerConfig& handlers() const { return config_.handlers; }
   Task<Status> UpdateNetOptions(int node_id, const drbd::NetOptions& options) override;
   Status UpdateResyncOptions(int node_id, const drbd::ResyncOptions& options) override;
   Status UpdateDiskOptions(int volume, const drbd::DiskOptions& options) override;
@@ -123,12 +128,14 @@ class FakeEngine final : public Engine {
   Task<Result<std::unique_ptr<OpenedBackend>>> OpenBackend(BackendSetup setup) override;
   Result<std::unique_ptr<ReplicatedResource>> MakeResource(
       const drbd::ResourceConfig& config, drbd::ResourceObserver* observer) override;
+  bool allows_handlers() const override { return allow_handlers; }
   Task<Status> CreateMetadata(drbd::CreateMetadataRequest request) override;
   Task<Result<std::unique_ptr<IscsiFront>>> StartIscsi() override;
   Task<Result<std::unique_ptr<FuseFront>>> StartFuse(std::string mountpoint) override;
   std::map<std::string, uint64_t> RuntimeCounters() override { return {{"turns", 1}}; }
 
   Reactor& reactor() { return reactor_; }
+  bool allow_handlers = false;
   FakeDisks& disks() { return *disks_; }
   FakeResource* resource(const std::string& name) { return resources_.at(name); }
 

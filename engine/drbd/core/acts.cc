@@ -87,6 +87,7 @@ Task<Status> ResourceImpl::RemovePeer(int node, bool force) {
                         ConnectionStateName(link->state().connection));
   }
   co_await link->Stop();
+  UMBLOCK_CO_TRY(co_await ReleaseHeldWrites(node));
   for (auto& [number, of] : volumes_) {
     co_await of->peer(node)->tasks.Join();
     of->RemovePeer(node);
@@ -94,6 +95,7 @@ Task<Status> ResourceImpl::RemovePeer(int node, bool force) {
   }
   connections_.erase(node);
   state_.peer(node) = {};
+  NoteContact(node);
   co_return Ok();
 }
 
@@ -124,7 +126,7 @@ Task<Status> ResourceImpl::Disconnect(int node, bool force) {
     facts.own_role = state_.role;
     facts.peer_role = link->state().role;
     OutdateOnDisconnect outdate = WhoIsOutdated(facts);
-    Edit edit = [node, outdate](ResourceState& next) {
+    Edit edit = [node, &outdate](ResourceState& next) {
       next.peer(node).connection = ConnectionState::kDisconnecting;
       for (VolumeState& volume : next.volumes) {
         if (outdate == OutdateOnDisconnect::kSelf) volume.disk = DiskState::kOutdated;
@@ -133,15 +135,23 @@ Task<Status> ResourceImpl::Disconnect(int node, bool force) {
     };
     ChangeOptions options{.ignore_failed_outdate = true};
     NodeMask primaries = 0;
-    StateResult result =
-        co_await transactions_.Run({.proposal = ProposeDisconnect(node, outdate),
-                                    .apply =
-                                        [&](const TransactionCommit& commit) {
-                                          primaries = commit.primary_nodes;
-                                          (void)Change("disconnect was asked for", options, edit);
-                                        },
-                                    .check = [&] { return Check(options, edit); },
-                                    .retry = true});
+    auto propose = [&] {
+      return transactions_.Run({.proposal = ProposeDisconnect(node, outdate),
+                                .apply =
+                                    [&](const TransactionCommit& commit) {
+                                      primaries = commit.primary_nodes;
+                                      (void)Change("disconnect was asked for", options, edit);
+                                    },
+                                .check = [&] { return Check(options, edit); },
+                                .retry = true});
+    };
+    StateResult result = co_await propose();
+    if (result == StateResult::kCwFailedByPeer && outdate == OutdateOnDisconnect::kNobody &&
+        facts.own_role == Role::kSecondary && facts.peer_role == Role::kPrimary) {
+      // The Primary probably wants to see this node outdated.
+      outdate = OutdateOnDisconnect::kSelf;
+      result = co_await propose();
+    }
     if (!Succeeded(result) && link->state().connected()) {
       co_return Refused("disconnect", result);
     }
@@ -223,6 +233,15 @@ std::vector<int> ResourceImpl::TakeLocalData(ResourceState& next) const {
   return taken;
 }
 
+void ResourceImpl::TakePeersForOutdated(ResourceState& next) const {
+  for (VolumeState& volume : next.volumes) {
+    for (const auto& [node, link] : connections_) {
+      DiskState& disk = volume.peer(node).disk;
+      if (disk == DiskState::kUnknown) disk = DiskState::kOutdated;
+    }
+  }
+}
+
 // It is a generation of its own, of which connected peers are made copies.
 Task<Status> ResourceImpl::BeginForcedGenerations(std::vector<int> taken) {
   for (int number : taken) {
@@ -266,6 +285,8 @@ Task<Status> ResourceImpl::Promote(bool force) {
     co_return Ok();
   }
   bool treat_local = false;
+  bool treat_peers = false;  // those of which nothing is known as Outdated
+  bool fenced = false;
   bool waited_for_primary = false;
   Duration ping_timeout = 500ms;
   for (auto& [node, link] : connections_) {
@@ -275,6 +296,7 @@ Task<Status> ResourceImpl::Promote(bool force) {
   Edit edit = [&](ResourceState& next) {
     next.role = Role::kPrimary;
     if (treat_local) taken = TakeLocalData(next);
+    if (treat_peers) TakePeersForOutdated(next);
   };
   StateResult result = StateResult::kUnknownError;
   StateRefusal refusal;
@@ -316,6 +338,26 @@ Task<Status> ResourceImpl::Promote(bool force) {
     if (result == StateResult::kNoUpToDateDisk && force && !treat_local) {
       treat_local = true;
       continue;
+    }
+    if (result == StateResult::kNoUpToDateDisk && !treat_local && ConsistentIsBest()) {
+      treat_local = co_await FenceUnknownPeers();
+      if (treat_local) continue;
+    }
+    if (result == StateResult::kPrimaryNop && force && treat_local && !treat_peers) {
+      treat_peers = true;
+      continue;
+    }
+    if (result == StateResult::kPrimaryNop && !fenced) {
+      fenced = true;
+      const bool all = co_await FenceUnknownPeers();
+      if (!all && force) {
+        logger().Warn(
+            "resource {}: promoted by force while a peer is not fenced: a split brain if "
+            "it goes on too",
+            name());
+        treat_local = true;
+      }
+      if (all || force) continue;
     }
     if (result == StateResult::kTwoPrimaries && !waited_for_primary) {
       waited_for_primary = true;
@@ -374,6 +416,13 @@ Task<StateCheck> ResourceImpl::TryDemote(const ChangeOptions& options, const Edi
 Task<Status> ResourceImpl::Demote(bool force) {
   AsyncMutex::Lock lock = co_await acts_.Acquire();
   if (state_.role != Role::kPrimary) co_return Ok();
+  if (HoldsWrites()) {
+    co_return MakeError(
+        ErrorCode::kFailedPrecondition,
+        "resource {} holds writes back until its peer is fenced or comes back; "
+        "connect the peer, or see to it that it is down and resume I/O, then demote",
+        name());
+  }
   ChangeOptions options{.ignore_openers = force};
   Edit edit = [](ResourceState& next) { next.role = Role::kSecondary; };
   const Time until = reactor_.Now() + config_.options.twopc_timeout;
@@ -396,11 +445,16 @@ Task<Status> ResourceImpl::SetSuspended(bool suspend) {
   AsyncMutex::Lock lock;
   if (suspend) lock = co_await acts_.Acquire();
   StateCheck check = Change(suspend ? "suspend-io was asked for" : "resume-io was asked for", {},
-                            [suspend](ResourceState& next) { next.susp_user = suspend; });
+                            [suspend](ResourceState& next) {
+                              next.susp_user = suspend;
+                              if (suspend) return;
+                              next.susp_nod = false;
+                              for (PeerState& peer : next.peers) peer.susp_fen = false;
+                            });
   if (!check) co_return Refused(suspend ? "suspend I/O of" : "resume I/O of", check.error());
   if (suspend) {
     // What is under way ends; nothing new begins.
-    while (!log_.empty() && suspended()) co_await changed_.WaitFor(100ms);
+    while (!log_.empty() && suspended() && !HoldsWrites()) co_await changed_.WaitFor(100ms);
   }
   co_return Ok();
 }
@@ -408,6 +462,9 @@ Task<Status> ResourceImpl::SetSuspended(bool suspend) {
 void ResourceImpl::FailHeldIo() {
   if (!suspended()) return;
   for (auto& [number, of] : volumes_) of->FailHeldIo();
+  for (auto& [node, link] : connections_) {
+    if (link->holds()) link->SettleHeldWrites();
+  }
 }
 
 }  // namespace umblock::drbd

@@ -231,7 +231,7 @@ Task<Status> ResourceImpl::Detach(int number, bool force) {
   // Force does not stand in line behind an act that waits for this very disk.
   Volume* at_once = force ? volume(number) : nullptr;
   if (at_once != nullptr && at_once->state().disk > DiskState::kNegotiating) {
-    FailDisk(*at_once, "detach was forced");
+    FailDisk(*at_once, "detach was forced", false);
   } else if (at_once != nullptr) {
     at_once->attach_unwanted = true;
     changed_.NotifyAll();
@@ -241,7 +241,7 @@ Task<Status> ResourceImpl::Detach(int number, bool force) {
   if (of == nullptr) co_return NotFoundVolume(number);
   if (of->disk() == nullptr) co_return Ok();
   if (force || of->state().disk == DiskState::kFailed) {
-    FailDisk(*of, "detach was forced");
+    FailDisk(*of, "detach was forced", false);
     while (of->disk() != nullptr) co_await changed_.Wait();
     co_return Ok();
   }

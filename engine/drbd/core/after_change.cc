@@ -43,6 +43,7 @@ bool ResourceImpl::RoutesDiffer(const ResourceState& before) const {
 void ResourceImpl::AfterChange(const ResourceState& before, std::string_view reason) {
   // INV-16: an epoch is of one kind towards each peer.
   if (RoutesDiffer(before)) CloseEpoch();
+  SettleHeldWrites(before);
   bool role_changed = before.role != state_.role;
   bool was_stable = before.role == Role::kPrimary || before.connected_primaries() == 0;
   bool became_primary = role_changed && state_.role == Role::kPrimary;
@@ -136,6 +137,7 @@ void ResourceImpl::AfterChange(const ResourceState& before, std::string_view rea
       of->NotifyChanged();
     }
   }
+  CallHandlersFor(before);
   if (!before.susp_uuid && state_.susp_uuid) tasks_.Spawn(RunSuspendedUuids());
   if (before.suspended() && !state_.suspended()) ScheduleProgress();
   Readmit();
@@ -330,14 +332,22 @@ void ResourceImpl::TellInFlightOutOfSync(PeerDevice& device) {
 // The peer's bitmap is in ours now (drbd-metadata-resync.md 6.1): the target answers with the
 // union, then both begin.
 void ResourceImpl::OnBitmapReceived(PeerDevice& device) {
-  int number = device.volume_number();
-  int node = device.node();
   if (device.state().repl == ReplicationState::kWFBitMapT) {
     device.connection().SendBitmap(device);
     device.tasks.Spawn(
         RunStartTarget(&device, device.connection().session(), ReplicationState::kWFBitMapT));
     return;
   }
+  if (handlers_.has(Handler::kBeforeResyncSource)) {
+    device.tasks.Spawn(RunStartSource(&device, device.connection().session()));
+    return;
+  }
+  BeginAsSource(device);
+}
+
+void ResourceImpl::BeginAsSource(PeerDevice& device) {
+  int number = device.volume_number();
+  int node = device.node();
   logger().Info("{}: {} bits to sync", device.name(), device.out_of_sync_bits());
   (void)Change("the bitmaps are exchanged", {.hard = true}, [=](ResourceState& next) {
     next.Volume(number)->peer(node).repl = ReplicationState::kSyncSource;
@@ -361,7 +371,7 @@ Task<void> ResourceImpl::StartTarget(PeerDevice* device, uint64_t session, Repli
     return of.disk() != nullptr && device->connection().up() &&
            device->connection().session() == session && device->state().repl == from;
   };
-  if (!valid()) co_return;
+  if (!co_await MayBeginResync(device, session, from) || !valid()) co_return;
   of.CountLower(1);
   Status status = co_await of.disk()->WriteBitmap();
   if (status && valid()) {
@@ -396,7 +406,7 @@ Task<void> ResourceImpl::RunFullSync(PeerDevice* device, uint64_t session, Repli
            device->connection().session() == session && device->state().repl == from;
   };
   co_await reactor_.Yield();
-  if (!valid()) co_return;
+  if (!co_await MayBeginResync(device, session, from) || !valid()) co_return;
   meta::Bitmap& bitmap = of.disk()->bitmap();
   if (target) {
     for (uint32_t slot = 0; slot < bitmap.max_peers(); ++slot) bitmap.SetAll(slot);
@@ -466,6 +476,7 @@ Task<bool> ResourceImpl::FinishResyncAsTarget(PeerDevice& device) {
     peer.resync_active = false;
     if (stable) volume->disk = peer.disk;
   });
+  handlers_.Notify(Handler::kAfterResyncTarget, {.node = node, .volume = number});
   co_return true;
 }
 
@@ -489,7 +500,7 @@ void ResourceImpl::OnResyncEndedAsSource(PeerDevice& device) {
 // --- a disk that fails
 // -----------------------------------------------------------------------------
 
-void ResourceImpl::FailDisk(Volume& of, std::string reason) {
+void ResourceImpl::FailDisk(Volume& of, std::string reason, bool io_error) {
   DiskState disk = of.state().disk;
   if (disk <= DiskState::kFailed) return;
   int number = of.number();
@@ -507,12 +518,14 @@ void ResourceImpl::FailDisk(Volume& of, std::string reason) {
   }
   // From here on acknowledged writes may be at the peers only.
   if (DataAccessible(state_, of.state())) OweNewUuid(of);
-  tasks_.Spawn(RunDiskFailure(&of, std::move(reason)));
+  const bool call = io_error && of.config().disk.on_io_error == OnIoError::kCallLocalIoError;
+  tasks_.Spawn(RunDiskFailure(&of, std::move(reason), call));
 }
 
-Task<void> ResourceImpl::RunDiskFailure(Volume* of, std::string reason) {
+Task<void> ResourceImpl::RunDiskFailure(Volume* of, std::string reason, bool call_handler) {
   int number = of->number();
   co_await reactor_.Yield();
+  if (call_handler) (void)co_await handlers_.Call(Handler::kLocalIoError, {.volume = number});
   // By node id, as a peer may be removed meanwhile.
   for (auto it = of->peers().begin(); it != of->peers().end();) {
     int node = it->first;

@@ -468,7 +468,8 @@ Task<void> Connection::CleanUp() {
 // data generation, durable before any of it is acknowledged: a peer that comes back without it, on
 // the generation it knew, would else be taken for equal (drbd-io-path.md A.12).
 Task<void> Connection::RenewGenerations() {
-  if (resource_.state().role != Role::kPrimary) co_return;
+  // What is held back is not acknowledged: its generation is made when it is (S32).
+  if (resource_.state().role != Role::kPrimary || state().susp_fen) co_return;
   std::vector<Volume*> affected;
   for (Request* request = unacked_head_; request != nullptr;
        request = request->legs[static_cast<size_t>(request->LegOf(node()))].next_on_connection) {
@@ -494,16 +495,20 @@ Task<void> Connection::RenewGenerations() {
 
 // drbd-io-path.md A.12: what was sent and not barrier-acked is out of sync towards the peer,
 // whether it was acknowledged or not (INV-6); the bits are set when the request leaves the transfer
-// log.
+// log. While the peer is not fenced (susp_fen) it is held back instead: neither acknowledged nor
+// given up.
 void Connection::LoseSentWrites() {
   while (unacked_head_ != nullptr) {
     Request* request = PopUnacked();
     auto index = static_cast<size_t>(request->LegOf(node()));
     const bool relied_on =
         request->completed && request->error == 0 && request->leg_states[index].ok();
-    LegStep step = Next(request->leg_states[index], LegEvent::kConnectionLost);
+    LegStep step =
+        Next(request->leg_states[index],
+             state().susp_fen ? LegEvent::kConnectionLostSuspended : LegEvent::kConnectionLost);
     request->leg_states[index] = step.state;
     if (relied_on) request->volume->NoteLostCopy(*request);
+    if (!step.state.done()) held_.push_back(request);
     NoLongerPending(request, static_cast<int>(index));
     request->volume->CheckCompletion(request);
   }
@@ -561,7 +566,11 @@ Task<void> Connection::AwaitPeerClose() {
 }
 
 Status Connection::UpdateNet(const NetOptions& options) {
+  PeerConfig next = config_;
+  next.net = options;
+  UMBLOCK_TRY(Validate(next));
   config_.net = options;
+  for (auto& [number, volume] : resource_.volumes()) volume->StoreMetaFlags();
   return Ok();
 }
 

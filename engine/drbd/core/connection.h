@@ -162,6 +162,10 @@ class Connection final : private SendQueue::Owner {
   uint64_t rs_in_flight();
   Congestion& congestion() { return congestion_; }
   AckProtocol ack_protocol() const;
+  // Writes wait for this peer to be fenced or to come back.
+  bool holds() const { return !held_.empty(); }
+  // Each is sent again or given up, as the state says now.
+  void SettleHeldWrites();
   // The last write sent as data on this link has this dagtag or a later one.
   bool WasSent(uint64_t dagtag) const { return first_dagtag_ != 0 && dagtag >= first_dagtag_; }
   // Every barrier that was sent has been acknowledged.
@@ -310,7 +314,8 @@ class Connection final : private SendQueue::Owner {
   uint64_t first_dagtag_ = 0;  // of the first write sent as data on this link
   Request* unacked_head_ = nullptr;
   Request* unacked_tail_ = nullptr;
-  uint64_t ap_in_flight_ = 0;                             // bytes
+  std::vector<Request*> held_;  // of links before, in the order of the log
+  uint64_t ap_in_flight_ = 0;   // bytes
   boost::circular_buffer<uint32_t> sent_barriers_{1024};  // not acknowledged, oldest first
   Congestion congestion_{*this};
 

@@ -89,6 +89,7 @@ void Connection::SendSizes(PeerDevice& device) {
 }
 
 void Connection::SendInitialStates() {
+  resource_.NoteContact(node());
   std::vector<int> numbers;
   for (auto& [number, volume] : resource_.volumes()) numbers.push_back(number);
   handshake_.Begin(numbers);

@@ -92,7 +92,7 @@ SyncDecision ResourceImpl::DecideConnect(PeerDevice& device, const wire::StateWo
   none.verdict = SyncVerdict::kProceed;
   Volume& of = device.volume();
   // The handshake is given up for it and begins again (ApplyConnect).
-  if (GenerationIsDue(of)) StartOwedUuid(of);
+  if (GenerationIsDue(of) && !MayResend(device, theirs)) StartOwedUuid(of);
   if (HasOtherData(device, theirs)) {
     none.verdict = SyncVerdict::kRetry;
     *why = WhyOtherData(device);
@@ -120,6 +120,7 @@ SyncDecision ResourceImpl::DecideConnect(PeerDevice& device, const wire::StateWo
   }
   SyncDecision decision = DecideSync(in);
   std::string text = Explain(in, decision);
+  CallHandlersFor(device, decision);
   // What is tried again is the connection's to log: it knows how often.
   if (decision.verdict != SyncVerdict::kRetry) logger().Info("{}: {}", device.name(), text);
   if (decision.verdict != SyncVerdict::kProceed) *why = fmt::format("{}: {}", device.name(), text);
@@ -199,6 +200,11 @@ void ResourceImpl::ApplyConnect(int node, Role peer_role) {
                          device->uuids.Has(wire::kUuidFlagInconsistent));
       peer.repl = decision->direction == SyncDirection::kNone ? ReplicationState::kEstablished
                                                               : decision->repl();
+      // Nothing was acknowledged without the peer: it has all of this generation, soon.
+      if (peer.repl == ReplicationState::kEstablished &&
+          MayResend(*device, device->handshake_word) && of->owes_for_writes) {
+        volume.owes_new_uuid = of->owes_for_writes = false;
+      }
     }
     next.peer(node).role = peer_role;
   });
@@ -336,6 +342,7 @@ void ResourceImpl::DecideConnected(PeerDevice& device, const wire::StateWord& th
   in.attach = attach;
   SyncDecision decision = DecideSync(in);
   logger().Info("{}: {}", device.name(), Explain(in, decision));
+  CallHandlersFor(device, decision);
   if (decision.verdict != SyncVerdict::kProceed) {
     if (!attach) {
       device.connection().Fail(decision.verdict == SyncVerdict::kRetry

@@ -63,6 +63,7 @@ class PeerDevice {
   ReplicationState reported{};     // the peer's own view, in its last state on this link
   bool consider_resync = false;    // decide again on the next state of the peer
   bool starting_owed = false;      // about to propose the resync that a new size owes
+  uint64_t handlers_called = 0;    // the session in which a decision called handlers; 0: none
   bool starting_target = false;    // on the way from WFBitMapT or Behind to SyncTarget
   // Writes of the present generation may be missing there: the next one begins without this peer.
   bool misses_writes = false;

@@ -17,13 +17,15 @@ ResourceImpl::TurnEnd::TurnEnd(ResourceImpl* r)
       }),
       resource(r) {}
 
-ResourceImpl::ResourceImpl(Reactor& reactor, ResourceConfig config, ResourceObserver* observer)
+ResourceImpl::ResourceImpl(Reactor& reactor, ResourceConfig config, ResourceObserver* observer,
+                           ProcessRunner* programs)
     : reactor_(reactor),
       config_(std::move(config)),
       observer_(observer),
       listeners_(reactor),
       peer_acks_(*this),
       transactions_(*this),
+      handlers_(*this, programs, config_.handlers),
       changed_(reactor),
       tasks_(reactor),
       acts_(reactor),
@@ -38,12 +40,14 @@ ResourceImpl::~ResourceImpl() {
 
 Task<void> ResourceImpl::Stop() {
   stopping_ = true;
+  handlers_.Stop();
   AsyncMutex::Lock lock = co_await acts_.Acquire();
   co_await transactions_.Stop();
   for (auto& [node, connection] : connections_) co_await connection->Stop();
   tasks_.Cancel();
   co_await tasks_.Join();
   bool primary = state_.role == Role::kPrimary;
+  FailHeldIo();
   for (auto& [number, volume] : volumes_) {
     co_await volume->Shut();
     AdvanceDone();
@@ -73,6 +77,11 @@ Connection* ResourceImpl::connection(int node) {
   return it == connections_.end() ? nullptr : it->second.get();
 }
 
+const Connection* ResourceImpl::connection(int node) const {
+  auto it = connections_.find(node);
+  return it == connections_.end() ? nullptr : it->second.get();
+}
+
 bool ResourceImpl::stable() const {
   return state_.role == Role::kPrimary || state_.connected_primaries() == 0;
 }
@@ -86,6 +95,7 @@ void ResourceImpl::RefreshFacts() {
     PeerState& peer = state_.peer(node);
     peer.configured = true;
     peer.allow_two_primaries = connection->config().net.allow_two_primaries;
+    peer.fencing = connection->config().net.fencing;
     peer.has_verify_alg = !connection->config().net.verify_alg.empty();
     peer.agreed_version = connection->agreed_protocol();
   }
@@ -95,7 +105,6 @@ void ResourceImpl::RefreshFacts() {
     const Disk* disk = of->disk();
     if (disk != nullptr) {
       const meta::Superblock& sb = disk->superblock();
-      MayBeUpToDateInput input;
       for (int node = 0; node < kNodeIds; ++node) {
         const meta::PeerEntry& entry = sb.peers[static_cast<size_t>(node)];
         QuorumSlot& slot = now.slots[static_cast<size_t>(node)];
@@ -103,14 +112,11 @@ void ResourceImpl::RefreshFacts() {
         slot.node_exists = (entry.flags & meta::kPeerNodeExists) != 0;
         slot.device_seen = (entry.flags & meta::kPeerDeviceSeen) != 0;
         slot.outdated = (entry.flags & meta::kPeerOutdated) != 0;
-        FencingSlot& fencing = input.slots[static_cast<size_t>(node)];
-        fencing.known = slot.have_bitmap || slot.node_exists;
-        fencing.fencing = (entry.flags & meta::kPeerFencing) != 0;
-        fencing.outdated = slot.outdated;
-        fencing.device_seen = slot.device_seen;
-        fencing.disk = now.peer(node).disk;
+        slot.fencing = connections_.contains(node)
+                           ? state_.peer(node).fencing != FencingPolicy::kDontCare
+                           : (entry.flags & meta::kPeerFencing) != 0;
       }
-      now.may_be_up_to_date = MayBeUpToDate(input);
+      now.may_be_up_to_date = MayBeUpToDate(now);
       now.disk_from_metadata = DiskStateFromMetadata(
           sb.Has(meta::kMdConsistent), sb.Has(meta::kMdWasUpToDate), now.may_be_up_to_date);
     }
@@ -186,6 +192,12 @@ void ResourceImpl::Publish(const std::vector<StateChange>& changes, std::string_
   if (observer_ != nullptr) observer_->OnStateChange(events);
 }
 
+void ResourceImpl::PublishEvent(StateEvent event) {
+  logger().Info("{}: {} {} -> {} reason=\"{}\"", event.object, event.attribute, event.old_value,
+                event.new_value, event.reason);
+  if (observer_ != nullptr) observer_->OnStateChange({std::move(event)});
+}
+
 // --- writes
 // ----------------------------------------------------------------------------------------
 
@@ -233,7 +245,7 @@ void ResourceImpl::DegradeToDrain(std::string_view reason) {
 // ----------------------------------------------------------------------
 
 void ResourceImpl::OnConnectionLost(int node, bool ungraceful, bool peer_was_primary) {
-  (void)node;
+  if (FencingWanted(node) && !stopping_) tasks_.Spawn(RunFencing(node));
   if (state_.role == Role::kPrimary) {
     for (auto& [number, of] : volumes_) {
       if (of->disk() != nullptr) tasks_.Spawn(WriteBitmapSoon(of.get()));

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/drbd/core/connection.h"
+#include "engine/drbd/core/handler_calls.h"
 #include "engine/drbd/core/peer_acks.h"
 #include "engine/drbd/core/transactions.h"
 #include "engine/drbd/core/transfer_log.h"
@@ -25,7 +26,8 @@ namespace umblock::drbd {
 
 class ResourceImpl {
  public:
-  ResourceImpl(Reactor& reactor, ResourceConfig config, ResourceObserver* observer);
+  ResourceImpl(Reactor& reactor, ResourceConfig config, ResourceObserver* observer,
+               ProcessRunner* programs);
   ~ResourceImpl();
   Task<void> Stop();
 
@@ -38,6 +40,7 @@ class ResourceImpl {
   TransferLog& log() { return log_; }
   Transactions& transactions() { return transactions_; }
   PeerAcks& peer_acks() { return peer_acks_; }
+  HandlerCalls& handlers() { return handlers_; }
   TaskGroup& tasks() { return tasks_; }
   LinkOffer& offer() { return offer_; }
 
@@ -47,6 +50,7 @@ class ResourceImpl {
   const std::map<int, std::unique_ptr<Connection>>& connections() const { return connections_; }
   Volume* volume(int number);
   Connection* connection(int node);
+  const Connection* connection(int node) const;
 
   // --- state ---
   const ResourceState& state() const { return state_; }
@@ -127,6 +131,8 @@ class ResourceImpl {
 
   ResourceStatus status() const;
   void Publish(const std::vector<StateChange>& changes, std::string_view reason);
+  // Something that is no change of state: into the log and to the observer.
+  void PublishEvent(StateEvent event);
   uint64_t last_dagtag_of(int node) const;
 
   // --- acts (acts.cc) ---
@@ -151,8 +157,12 @@ class ResourceImpl {
   void FailHeldIo();
   Status UpdateOptions(const ResourceOptions& options);
 
-  // Detaches a disk that failed (on-io-error, metadata error): Failed, then Diskless.
-  void FailDisk(Volume& volume, std::string reason);
+  // The states of a connect handshake are sent: what fence-peer finds out is overtaken.
+  void NoteContact(int node) { ++contacts_[static_cast<size_t>(node)]; }
+
+  // Detaches a disk that failed (on-io-error, metadata error): Failed, then Diskless. `io_error`:
+  // by itself, not because somebody asked for it.
+  void FailDisk(Volume& volume, std::string reason, bool io_error);
 
  private:
   void RefreshFacts();
@@ -202,12 +212,32 @@ class ResourceImpl {
     bool refused = false;
   };
   RemoteEdit EditFor(const Transaction& transaction);
-  Task<void> RunDiskFailure(Volume* volume, std::string reason);
+  Task<void> RunDiskFailure(Volume* volume, std::string reason, bool call_handler);
+  // Handlers (handler_events.cc).
+  void CallHandlersFor(const ResourceState& before);
+  void CallHandlersFor(PeerDevice& device, const SyncDecision& decision);
+  Task<bool> MayBeginResync(PeerDevice* device, uint64_t session, ReplicationState from);
+  Task<void> RunStartSource(PeerDevice* device, uint64_t session);
+  void BeginAsSource(PeerDevice& device);
+  // Fencing (fencing.cc).
+  DiskState BestOwnDisk() const;
+  DiskState BestPeerDisk(int node) const;
+  bool FencingWanted(int node) const;
+  Task<void> RunFencing(int node);
+  Task<bool> FencePeer(int node);
+  void ApplyFencing(int node, int code);
+  Task<bool> FenceUnknownPeers();
+  bool ConsistentIsBest() const;
+  bool MayResend(PeerDevice& device, const wire::StateWord& theirs) const;
+  bool HoldsWrites() const;
+  void SettleHeldWrites(const ResourceState& before);
+  Task<Status> ReleaseHeldWrites(int node);
   Task<void> RunProbe();
   Task<void> RunOwedUuid(Volume* volume);
   Task<void> RunSuspendedUuids();
   Task<Status> FinishAttach(Volume& volume);
   std::vector<int> TakeLocalData(ResourceState& next) const;
+  void TakePeersForOutdated(ResourceState& next) const;
   Task<Status> BeginForcedGenerations(std::vector<int> taken);
   Task<Status> ForceLocalData();
   Task<Status> AwaitFullSync(Volume& volume, int node, bool remote);
@@ -235,10 +265,13 @@ class ResourceImpl {
   TransferLog log_;
   PeerAcks peer_acks_;
   Transactions transactions_;
+  HandlerCalls handlers_;
   WaitQueue changed_;
   TaskGroup tasks_;
   AsyncMutex acts_;
   bool flush_ordering_ = true;
+  NodeMask fencing_ = 0;  // peers for which fence-peer runs
+  std::array<uint64_t, kNodeIds> contacts_{};
   bool probing_ = false;
   bool stopping_ = false;
   bool progress_scheduled_ = false;

@@ -147,12 +147,12 @@ void Volume::OnLocalError(IoOp op, int error) {
     });
     return;
   }
-  resource_.FailDisk(*this, std::move(reason));
+  resource_.FailDisk(*this, std::move(reason), true);
 }
 
 void Volume::OnMetadataFailed(const Error& error) {
   resource_.logger().Error("{}: metadata: {}", name(), error.message());
-  resource_.FailDisk(*this, fmt::format("metadata: {}", error.message()));
+  resource_.FailDisk(*this, fmt::format("metadata: {}", error.message()), true);
 }
 
 void Volume::OnActivityLogStarving() {
@@ -191,6 +191,8 @@ void Volume::StoreMetaFlags() {
     const PeerDeviceState& peer_state = now.peer(node);
     meta::PeerEntry& entry = sb.peers[static_cast<size_t>(node)];
     if (entry.bitmap_index < 0) continue;
+    const bool fences = device->connection().config().net.fencing != FencingPolicy::kDontCare;
+    entry.flags = fences ? entry.flags | meta::kPeerFencing : entry.flags & ~meta::kPeerFencing;
     auto set = [&entry](uint32_t flag, bool on) {
       entry.flags = on ? entry.flags | flag : entry.flags & ~flag;
     };

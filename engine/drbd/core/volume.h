@@ -49,6 +49,7 @@ class Volume final : public DeviceBase, private DiskOwner {
   Disk* disk() { return disk_.get(); }
   const Disk* disk() const { return disk_.get(); }
   uint64_t disk_generation() const { return disk_generation_; }
+  const std::string& backend_name() const { return backend_name_; }  // empty: it has none
   Task<Status> OpenDisk(const AttachRequest& request);
   // The I/O of this volume must have drained. `clean` as in Disk::Close.
   Task<void> CloseDisk(bool clean);

@@ -218,6 +218,8 @@ void Volume::CheckCompletion(Request* request) {
         return;
       case Completion::kSuccess:
         request->error = WillBeOverwritten(*request) ? EIO : 0;
+        // The end of the program, and it was held back: nobody may believe that it is done.
+        if (shut_ && resource_.suspended()) request->error = ENODEV;
         break;
       case Completion::kError:
         if (request->error == 0) request->error = EIO;

@@ -27,6 +27,7 @@ struct QuorumSlot {
   bool node_exists = false;
   bool device_seen = false;
   bool outdated = false;  // PEER_OUTDATED
+  bool fencing = false;   // PEER_FENCING
   bool operator==(const QuorumSlot&) const = default;
 };
 

@@ -77,6 +77,19 @@ bool ResourceState::suspended() const {
   return std::ranges::any_of(peers, [](const PeerState& p) { return p.configured && p.susp_fen; });
 }
 
+bool MayBeUpToDate(const VolumeState& volume) {
+  MayBeUpToDateInput input;
+  for (size_t node = 0; node < input.slots.size(); ++node) {
+    const QuorumSlot& slot = volume.slots[node];
+    input.slots[node].known = slot.have_bitmap || slot.node_exists;
+    input.slots[node].fencing = slot.fencing;
+    input.slots[node].outdated = slot.outdated;
+    input.slots[node].device_seen = slot.device_seen;
+    input.slots[node].disk = volume.peers[node].disk;
+  }
+  return MayBeUpToDate(input);
+}
+
 bool DataAccessible(const ResourceState& state, const VolumeState& volume) {
   if (volume.disk == DiskState::kUpToDate) return true;
   for (int node : Nodes(state.configured())) {

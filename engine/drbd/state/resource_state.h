@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/drbd/state/fencing_policy.h"
 #include "engine/drbd/state/node_mask.h"
 #include "engine/drbd/state/quorum.h"
 #include "engine/drbd/state/state_result.h"
@@ -22,7 +23,6 @@
 
 namespace umblock::drbd {
 
-enum class FencingPolicy : uint8_t { kDontCare = 0, kResourceOnly = 1, kResourceAndStonith = 2 };
 enum class OnNoQuorum : uint8_t { kIoError = 0, kSuspendIo = 1 };
 enum class OnNoData : uint8_t { kIoError = 0, kSuspendIo = 1 };
 
@@ -131,6 +131,9 @@ struct ResourceState {
 
 // Data of this volume is accessible: an UpToDate disk here, or at a readable peer (1.2).
 bool DataAccessible(const ResourceState& state, const VolumeState& volume);
+
+// 7.1, from the slots and the peers' disks of this state.
+bool MayBeUpToDate(const VolumeState& volume);
 
 // --- A change ------------------------------------------------------------------------------------
 

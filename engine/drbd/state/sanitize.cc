@@ -45,6 +45,8 @@ struct Sanitizer {
   void Clamp(VolumeState& v, int node);
   void Upgrade(VolumeState& v, int node);
   void MeetDisklessPrimary(VolumeState& v, int node);
+  bool MayBeUpToDateNow(const VolumeState& v) const;
+  void Fencing();
   void Quorum(VolumeState& v);
   void LostWhileNegotiating(VolumeState& v);
   void LostPrimary(VolumeState& v);
@@ -263,6 +265,13 @@ void Sanitizer::Clamp(VolumeState& v, int node) {
   }
 }
 
+// A peer that has come excuses itself (7.1 (c)).
+bool Sanitizer::MayBeUpToDateNow(const VolumeState& v) const {
+  if (v.may_be_up_to_date) return true;
+  const bool fencing = std::ranges::any_of(v.slots, [](const QuorumSlot& s) { return s.fencing; });
+  return fencing && MayBeUpToDate(v);
+}
+
 // S18 to S22: how a lowered disk comes back without a resync.
 void Sanitizer::Upgrade(VolumeState& v, int node) {
   PeerDeviceState& pd = v.peer(node);
@@ -281,7 +290,7 @@ void Sanitizer::Upgrade(VolumeState& v, int node) {
     v.disk = Disk::kUpToDate;
   }
   if (repl_before == Repl::kWFBitMapT && pd.repl == Repl::kOff && v.disk == Disk::kOutdated &&
-      v.may_be_up_to_date) {
+      MayBeUpToDateNow(v)) {
     for (int other : Nodes(peers)) {
       const PeerDeviceState& o = v.peer(other);
       if (other != node && o.disk == Disk::kUpToDate && o.peer_stable &&
@@ -291,7 +300,7 @@ void Sanitizer::Upgrade(VolumeState& v, int node) {
     }
   }
   if (repl_before < Repl::kEstablished && pd.repl >= Repl::kEstablished &&
-      v.disk == Disk::kConsistent && v.may_be_up_to_date) {
+      v.disk == Disk::kConsistent && MayBeUpToDateNow(v)) {
     v.disk = Disk::kUpToDate;
   }
   if (v.disk == Disk::kConsistent && disk_before == Disk::kConsistent &&
@@ -369,6 +378,21 @@ void Sanitizer::LostPrimary(VolumeState& v) {
   }
 }
 
+// The end of a suspension for fencing (5.3): the peer cannot go on alone, or it is back.
+void Sanitizer::Fencing() {
+  for (int node : Nodes(peers)) {
+    PeerState& peer = next.peer(node);
+    if (!peer.susp_fen || !now.peer(node).susp_fen) continue;
+    bool fenced = true;
+    bool back = true;
+    for (const VolumeState& v : next.volumes) {
+      fenced = fenced && v.peer(node).disk <= Disk::kOutdated;
+      back = back && v.peer(node).repl >= Repl::kEstablished;
+    }
+    if (fenced || back || next.role != Role::kPrimary) peer.susp_fen = false;
+  }
+}
+
 // S30 to S33.
 void Sanitizer::Resource() {
   bool all_accessible = true;
@@ -419,6 +443,7 @@ SanitizeNotes Sanitize(const ResourceState& now, ResourceState& next,
     s.LostWhileNegotiating(v);
     s.LostPrimary(v);
   }
+  s.Fencing();
   s.Resource();
   return s.notes;
 }

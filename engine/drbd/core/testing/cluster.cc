@@ -45,6 +45,7 @@ Task<Status> DoIo(BlockDevice& device, IoOp op, uint64_t offset, std::vector<std
 
 Cluster::Cluster(ClusterOptions options) : options_(std::move(options)) {
   world_ = std::make_unique<SimWorld>(options_.seed);
+  handlers_.resize(static_cast<size_t>(options_.nodes));
   if (options_.verbose) world_->set_log_to_stderr(true);
   for (int i = 0; i < options_.nodes; ++i) {
     SimNode* node = world_->AddNode({"node" + std::to_string(i), {AddressOf(i)}});
@@ -95,9 +96,15 @@ void Cluster::StartProgram(int i) {
     auto* observer = self.Make<Observer>();
     auto* made = self.Make<Program>();
     observer->events = &made->events;
-    made->resource = std::make_unique<Resource>(
-        *reactor, ResourceConfig{.name = "r0", .node_id = i, .options = options_.resource},
-        observer);
+    made->runner = std::make_unique<umblock::testing::ScriptedRunner>(*reactor, handlers(i));
+    made->resource =
+        std::make_unique<Resource>(*reactor,
+                                   ResourceConfig{.name = "r0",
+                                                  .node_id = i,
+                                                  .options = options_.resource,
+                                                  .handlers = options_.handlers,
+                                                  .node_name = "node" + std::to_string(i)},
+                                   observer, made->runner.get());
     programs_[static_cast<size_t>(i)] = made;
   });
 }

@@ -19,6 +19,7 @@
 #include "engine/runtime/sim/node.h"
 #include "engine/runtime/sim/reactor.h"
 #include "engine/runtime/sim/world.h"
+#include "engine/runtime/testing/scripted_programs.h"
 
 namespace umblock::drbd::testing {
 
@@ -34,6 +35,7 @@ struct ClusterOptions {
   NetOptions net;
   ResourceOptions resource;
   ResyncOptions resync;
+  HandlerConfig handlers;
   bool verbose = false;
   bool external_metadata = false;  // of volume 0, on a disk of its own
 };
@@ -41,6 +43,7 @@ struct ClusterOptions {
 // What runs on a node.
 struct Program {
   std::unique_ptr<Backend> backends[4];
+  std::unique_ptr<umblock::testing::ScriptedRunner> runner;
   std::unique_ptr<Resource> resource;
   std::vector<StateEvent> events;
 };
@@ -53,6 +56,8 @@ class Cluster {
   SimWorld& world() { return *world_; }
   SimNode& node(int i) { return *nodes_[static_cast<size_t>(i)]; }
   SimDisk& disk(int i, int volume = 0);
+  // The handlers that node i finds; they stay when it crashes.
+  umblock::testing::ScriptedPrograms& handlers(int i) { return handlers_[static_cast<size_t>(i)]; }
   Program& program(int i) { return *programs_[static_cast<size_t>(i)]; }
   Resource& resource(int i) { return *program(i).resource; }
   BlockDevice& volume(int i, int number = 0) { return *resource(i).volume(number); }
@@ -100,6 +105,7 @@ class Cluster {
   std::vector<SimNode*> nodes_;
   std::vector<Program*> programs_;
   std::vector<std::shared_ptr<void>> kept_;
+  std::vector<umblock::testing::ScriptedPrograms> handlers_;
 };
 
 }  // namespace umblock::drbd::testing
