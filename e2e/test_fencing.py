@@ -1,8 +1,12 @@
-"""Handlers and fencing with real programs: who may set them, what they see, and writes that wait."""
+"""Handlers, fencing and disk-timeout for real: who may set programs, what they see, writes that wait, and
+a disk that does not answer."""
 
+import signal
 import subprocess
 
 import pytest
+from harness.lossy import LossyDirectory
+from harness.node import LOSSYFS
 from harness.shell import wait_until
 
 # Leaves what it was told, and ends when and how the test says.
@@ -147,3 +151,30 @@ def test_a_node_that_is_left_alone_fences_before_it_takes_over(cluster, fenced):
     assert write(b).wait(60) == 0
     a.start()
     cluster.wait_in_sync()
+
+
+def test_a_disk_that_hangs_is_given_up(cluster, cleanup):
+    """The process behind alpha's disk is stopped: its requests neither end nor fail."""
+    a, b = cluster.nodes
+    lossy = LossyDirectory(LOSSYFS, a.directory / "platter", a.directory / "lossy", 100, 1)
+    lossy.start()
+    cleanup.add(lossy.tear_down)
+    cluster.resource(where={a: lossy.mountpoint, b: b.disks}, disk=("--disk-timeout", "2s"))
+    cluster.promote(a)
+    assert write(a).wait(60) == 0
+    lossy.process.send_signal(signal.SIGSTOP)
+    try:
+        assert write(a).wait(60) == 0
+        wait_until(lambda: cluster.volume(a)["status"]["disk"] == "Diskless", "the disk is given up")
+        reason = cluster.volume(a)["status"]["diskReason"]
+        assert "disk-timeout: backend r0-disk has not answered" in reason
+        assert "may still reach it" in a.log.read_text()
+        assert "have not come back" in a.refused("volume", "attach", "r0/0")
+    finally:
+        lossy.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: a.umctl("volume", "attach", "r0/0", check=False).returncode == 0, "it is attached again")
+    cluster.wait_in_sync()
+    cluster.demote(a)
+    size = int(cluster.volume(a)["status"]["sizeBytes"])
+    with open(lossy.mountpoint / "r0-disk.img", "rb") as one, open(cluster.disk(b), "rb") as other:
+        assert one.read(size) == other.read(size)

@@ -99,6 +99,7 @@ void FillStatistics(const drbd::VolumeCounters& from, v1::VolumeStatistics* to) 
   to->set_upper_pending(from.upper_pending);
   to->set_lower_pending(from.lower_pending);
   to->set_errors(from.errors);
+  to->set_disk_timeouts(from.disk_timeouts);
   to->set_al_in_use(from.al_in_use);
   *to->mutable_read_latency() = ToHistogram(from.read_latency);
   *to->mutable_write_latency() = ToHistogram(from.write_latency);
@@ -235,6 +236,9 @@ Result<drbd::DiskOptions> ToDiskOptions(const v1::DiskOptions& o) {
   if (o.has_md_flushes()) to.md_flushes = o.md_flushes();
   UMBLOCK_TRY(ReadEnum("disk.on_io_error", o.on_io_error(), v1::OnIoError::CallLocalIoError, 1,
                        &to.on_io_error));
+  const bool limited = o.disk_timeout().seconds() != 0 || o.disk_timeout().nanos() != 0;
+  UMBLOCK_TRY(
+      ReadDuration("disk.disk_timeout", limited, o.disk_timeout(), 100ms, 600s, &to.disk_timeout));
   return to;
 }
 

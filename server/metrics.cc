@@ -112,6 +112,9 @@ void AddVolumeCounters(const v1::VolumeStatistics& s, const Labels& l, Families*
                Number(s.flush_requests()));
   out->Counter("umblock_volume_failed_requests_total", "Requests from fronts that failed.", l,
                Number(s.errors()));
+  out->Counter("umblock_volume_disk_timeouts_total",
+               "Disks given up because a request took longer than disk_timeout.", l,
+               Number(s.disk_timeouts()));
   out->Counter("umblock_volume_disk_read_bytes_total",
                "Bytes read from the backing device, for whatever cause.", l,
                Number(s.disk_read_bytes()));

@@ -64,6 +64,9 @@ Status Validate(const VolumeConfig& config) {
                      "the size of volume {} is {} bytes; it must be a multiple of 4096",
                      config.number, config.size);
   }
+  if (config.disk.disk_timeout != 0s) {
+    UMBLOCK_TRY(InRange("disk-timeout", Milliseconds(config.disk.disk_timeout), 100, 600000, "ms"));
+  }
   return InRange("al-extents", config.disk.al_extents, 67, 65534, "extents");
 }
 

@@ -63,6 +63,8 @@ struct DiskOptions {
   bool disk_flushes = true;
   bool md_flushes = true;
   OnIoError on_io_error = OnIoError::kDetach;
+  // A request to the disk that takes longer makes it Failed (drbd-io-path.md F.8); 0: never.
+  Duration disk_timeout = 0s;  // 0.1 s … 600 s
 };
 
 struct NetOptions {

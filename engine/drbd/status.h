@@ -32,6 +32,7 @@ struct VolumeCounters {
   uint64_t bm_writes = 0;                                // 4 KiB bitmap pages
   uint64_t upper_pending = 0;                            // front requests not completed yet
   uint64_t lower_pending = 0;                            // backing requests not completed yet
+  uint64_t disk_timeouts = 0;                            // disks that failed by disk-timeout
   uint64_t errors = 0;                                   // front requests that failed
   LatencyHistogram read_latency, write_latency, flush_latency;
 };

@@ -52,7 +52,7 @@ std::string Volume::access_reason() const {
 // --- disk
 // ------------------------------------------------------------------------------------------
 
-Task<Status> Volume::OpenDisk(const AttachRequest& request) {
+Task<Status> Volume::OpenGuarded(AttachRequest request) {
   if (request.backing == nullptr) {
     co_return MakeError(ErrorCode::kInvalidArgument, "{}: no backing device was named", name());
   }
@@ -110,6 +110,7 @@ Task<void> Volume::CloseDisk(bool clean) {
   co_await DrainLocal();
   co_await disk_->Close(clean);
   disk_.reset();
+  ReleaseGuards();
   closing_disk_ = false;
   idle_.NotifyAll();
   backend_name_.clear();
@@ -136,6 +137,7 @@ void Volume::CountLower(int64_t delta) {
 }
 
 void Volume::OnLocalError(IoOp op, int error) {
+  if (state().disk <= DiskState::kFailed) return;  // it is known
   static constexpr const char* kNames[] = {"read", "write", "flush", "discard", "write zeroes"};
   std::string reason = fmt::format("{} error on {}: {}", kNames[static_cast<int>(op)],
                                    backend_name_, Error::FromErrno(error, "I/O").message());

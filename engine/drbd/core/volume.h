@@ -16,6 +16,7 @@
 #include <optional>
 
 #include "engine/block/device_base.h"
+#include "engine/block/layers/deadline_device.h"
 #include "engine/drbd/core/disk.h"
 #include "engine/drbd/core/io_ranges.h"
 #include "engine/drbd/core/object_pool.h"
@@ -28,7 +29,7 @@ namespace umblock::drbd {
 
 class ResourceImpl;
 
-class Volume final : public DeviceBase, private DiskOwner {
+class Volume final : public DeviceBase, private DiskOwner, private DeadlineDevice::Owner {
  public:
   Volume(ResourceImpl& resource, VolumeConfig config);
   ~Volume() override;
@@ -50,7 +51,7 @@ class Volume final : public DeviceBase, private DiskOwner {
   const Disk* disk() const { return disk_.get(); }
   uint64_t disk_generation() const { return disk_generation_; }
   const std::string& backend_name() const { return backend_name_; }  // empty: it has none
-  Task<Status> OpenDisk(const AttachRequest& request);
+  Task<Status> OpenDisk(AttachRequest request);
   // The I/O of this volume must have drained. `clean` as in Disk::Close.
   Task<void> CloseDisk(bool clean);
   // Waits until no I/O to the backing device is in flight; new I/O is held back meanwhile if
@@ -188,9 +189,16 @@ class Volume final : public DeviceBase, private DiskOwner {
 
   void OnMetadataFailed(const Error& error) override;
   void OnActivityLogStarving() override;
+  void OnDeadline(IoOp op, Duration age) override;
   void OnOpenersChanged() override;
   void OnBackingFollowed() override;
   void SetExposedSize(uint64_t sectors);
+
+  // disk-timeout (volume_deadline.cc).
+  Task<Status> OpenGuarded(AttachRequest request);
+  Status CheckAdrift(const BlockDevice* device);
+  BlockDevice* Guard(BlockDevice* device);
+  void ReleaseGuards();
 
   int Check(const BlockIo& io) const;
   bool MayAdmit();
@@ -226,6 +234,14 @@ class Volume final : public DeviceBase, private DiskOwner {
   BackingWatch backing_watch_{this};
   uint64_t disk_generation_ = 0;
   bool closing_disk_ = false;
+  // Between this volume and its devices, with disk-timeout. Given up with ReleaseGuards.
+  std::vector<DeadlineDevice*> guards_;
+  // Requests of this volume that timed out and have not come back, by device.
+  struct Adrift {
+    const BlockDevice* device;
+    std::shared_ptr<uint64_t> count;
+  };
+  std::vector<Adrift> adrift_;
   std::string backend_name_;
   std::map<int, std::unique_ptr<PeerDevice>> peers_;
   RangeTable ranges_;

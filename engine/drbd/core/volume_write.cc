@@ -178,7 +178,7 @@ void Volume::OnLocalWrite(Request* request, int error) {
       Next(request->local_leg, error == 0 ? LocalEvent::kCompleted : LocalEvent::kError);
   request->local_leg = step.state;
   if (error != 0) {
-    request->error = error;
+    request->error = error == ETIMEDOUT ? EIO : error;  // disk-timeout: an error of the disk
     // With pass_on the disk stays: what it does not have must not be read from it.
     if (disk_ != nullptr && config_.disk.on_io_error == OnIoError::kPassOn) {
       SetOutOfSync(request->first, request->end, disk_->bitmap().all_slots());
