@@ -133,10 +133,8 @@ class MetaStore {
   void set_before_pages(std::function<Task<Status>()> hook) { before_pages_ = std::move(hook); }
   Task<Status> Flush();
 
-  // Where internal metadata would lie, and how much room for data it would leave (sectors), on a
-  // device of this size.
+  // Where internal metadata would lie on a device of this size.
   Result<Geometry> GeometryAt(uint64_t device_bytes) const;
-  Result<uint64_t> UsableSectorsAt(uint64_t device_bytes) const;
   // The device has grown: internal metadata moves to its end (M6); where it was there are zeroes
   // then. Nothing happens if it is there, or external.
   Task<Status> MoveToEnd();

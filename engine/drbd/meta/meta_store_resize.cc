@@ -19,15 +19,6 @@ Result<Geometry> MetaStore::GeometryAt(uint64_t device_bytes) const {
                          device_bytes);
 }
 
-Result<uint64_t> MetaStore::UsableSectorsAt(uint64_t device_bytes) const {
-  if (geometry_.placement != Placement::kInternal) {
-    return UsableSectors(device_bytes / kSectorBytes);
-  }
-  Result<Geometry> there = GeometryAt(device_bytes);
-  if (!there) return std::unexpected(there.error());
-  return meta::UsableSectors(*there, device_bytes / kSectorBytes);
-}
-
 Task<Status> MetaStore::MoveToEnd() {
   if (geometry_.placement != Placement::kInternal) co_return Ok();
   const Operation running(*this);
@@ -105,11 +96,16 @@ Task<Status> MetaStore::SwitchTo(const Geometry& to) {
   superblock_.md_size_sectors = to.md_size_sectors;
   superblock_.al_offset_sectors = to.al_offset_sectors;
   superblock_.bm_offset_sectors = to.bm_offset_sectors;
+  // M5: to void the log takes more than this.
+  Superblock next = superblock_;
+  if (log_counts_on_disk_) next.Set(kMdPrimaryInd, true);
   std::array<std::byte, kSuperblockBytes> block;
-  EncodeSuperblock(superblock_, block);
+  EncodeSuperblock(next, block);
   ++counters_.superblock_writes;
-  co_return co_await superblock_access_.WriteBlockDurably("superblock", to.superblock_offset,
-                                                          block);
+  const Status status =
+      co_await superblock_access_.WriteBlockDurably("superblock", to.superblock_offset, block);
+  if (status) log_counts_on_disk_ = next.Has(kMdPrimaryInd);
+  co_return status;
 }
 
 // The device grew by less than the metadata takes: the new place covers a part of the old one. A

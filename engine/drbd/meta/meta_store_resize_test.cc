@@ -135,6 +135,22 @@ TEST(MetaStoreResize, WhatRunsMeanwhileWaitsAndGoesOn) {
   }
 }
 
+// A move does not void the log: that takes a complete bitmap (M5).
+TEST(MetaStoreResize, TheLogCountsUntilASuperblockIsWrittenForThat) {
+  Machine machine(kBefore);
+  auto store = InUse(machine);
+  machine.disk.Grow(200 * kMiB);
+  store->superblock().Set(kMdPrimaryInd, false);
+  ASSERT_TRUE(machine.Await(store->MoveToEnd()));
+  auto moved = machine.Await(MetaStore::ReadSuperblock(machine.disk, Placement::kInternal));
+  ASSERT_TRUE(moved);
+  EXPECT_TRUE(moved->Has(kMdPrimaryInd));
+  ASSERT_TRUE(machine.Await(store->WriteSuperblock()));
+  EXPECT_EQ(store->bitmap().dirty_pages(), 0U);
+  moved = machine.Await(MetaStore::ReadSuperblock(machine.disk, Placement::kInternal));
+  EXPECT_FALSE(moved->Has(kMdPrimaryInd));
+}
+
 TEST(MetaStoreResize, ADeviceThatIsFullOfErrorsBeyondItsOldEndChangesNothing) {
   Machine machine(kBefore);
   auto store = InUse(machine);
