@@ -437,7 +437,19 @@ TEST(MetaStore, DataDeviceIsFlushedBeforeEvictionWithExternalMetadata) {
   MetaOpenOptions options;
   options.placement = Placement::kFlexExternal;
   options.data_device = &data;
-  auto store = OpenOn(meta, nullptr, options);
+  std::unique_ptr<MetaStore> store;
+  meta.Spawn([](testing::TestDisk& disk, MetaOpenOptions how, auto& out) -> Task<void> {
+    MetaOpenReport report;
+    auto opened = co_await MetaStore::Open(disk, how, &report);
+    UMBLOCK_ASSERT(opened.has_value(), "there is metadata");
+    out = std::move(*opened);
+  }(meta.disk, options, store));
+  meta.Drain();
+  // The log is void from here on: what it stood for is stable first.
+  ASSERT_EQ(data.in_flight(), 1U);
+  data.Complete(0);
+  meta.Drain();
+  ASSERT_NE(store, nullptr);
   Initialise(meta, *store, 200000);
   ASSERT_TRUE(meta.Await(store->WriteTransaction(Batch(0, {{0, 1}}))));
   std::optional<Status> done;
