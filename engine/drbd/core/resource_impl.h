@@ -27,7 +27,7 @@ namespace umblock::drbd {
 class ResourceImpl {
  public:
   ResourceImpl(Reactor& reactor, ResourceConfig config, ResourceObserver* observer,
-               ProcessRunner* programs);
+               ProcessRunner* programs = nullptr);
   ~ResourceImpl();
   Task<void> Stop();
 
