@@ -190,6 +190,7 @@ void AddNetOptions(CLI::App* verb, const MessagePtr& message, const std::string&
       {"data_integrity_alg", "Digest over data packets (none)"},
       {"verify_alg", "Digest of online verify (none)"},
       {"csums_alg", "Digest by which a sync skips equal blocks (none)"},
+      {"csums_after_crash_only", "Only after a crash as Primary (no)"},
       {"timeout", "A silent peer is gone (6s)"},
       {"ko_count", "Timeouts until a write gives a peer up (7)"},
       {"ping_int", "Idle time before a ping (10s)"},

@@ -129,6 +129,7 @@ void FillPeerVolume(const drbd::PeerVolumeStatus& from, v1::PeerVolume* to) {
     *sync->mutable_eta() = TimeUtil::NanosecondsToDuration(from.sync->eta->count());
   }
   sync->set_paused(from.sync->paused);
+  sync->set_equal_bytes(from.sync->equal_bytes);
 }
 
 Status CheckChap(std::string_view field, const v1::ChapSpec& chap, const std::string& secret) {
@@ -299,6 +300,7 @@ Status ReadNetPolicies(const v1::NetOptions& o, drbd::NetOptions* to) {
   if (o.has_use_rle()) to->use_rle = o.use_rle();
   if (o.has_allow_two_primaries()) to->allow_two_primaries = o.allow_two_primaries();
   if (o.has_always_asbp()) to->always_asbp = o.always_asbp();
+  if (o.has_csums_after_crash_only()) to->csums_after_crash_only = o.csums_after_crash_only();
   UMBLOCK_TRY(ReadEnum("net.after_sb_0pri", o.after_sb_0pri(), kLast, 1, &to->after_sb_0pri));
   UMBLOCK_TRY(ReadEnum("net.after_sb_1pri", o.after_sb_1pri(), kLast, 1, &to->after_sb_1pri));
   UMBLOCK_TRY(ReadEnum("net.after_sb_2pri", o.after_sb_2pri(), kLast, 1, &to->after_sb_2pri));

@@ -165,6 +165,9 @@ void AddPeerVolume(const v1::PeerVolume& volume, const Labels& peer, Families* o
                Number(volume.received_bytes()));
   out->Counter("umblock_peer_volume_sent_bytes_total", "Payload sent to the peer.", l,
                Number(volume.sent_bytes()));
+  out->Counter("umblock_peer_volume_equal_bytes_total",
+               "Bytes that syncs found equal by digest and did not transfer.", l,
+               Number(volume.equal_bytes()));
   out->Gauge("umblock_peer_volume_pending_requests", "Answers expected from the peer.", l,
              Number(volume.pending()));
   out->Gauge("umblock_peer_volume_unacked_requests", "Answers owed to the peer.", l,

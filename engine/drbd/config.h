@@ -74,6 +74,7 @@ struct NetOptions {
   std::string data_integrity_alg;
   std::string verify_alg;
   std::string csums_alg;
+  bool csums_after_crash_only = false;  // csums_alg counts only where this node crashed as Primary
   Duration timeout = 6s;
   uint32_t ko_count = 7;  // 0: never give a peer up for slow acknowledgements
   Duration ping_int = 10s;

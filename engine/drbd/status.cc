@@ -41,6 +41,7 @@ PeerVolumeStatus StatusOf(PeerDevice& device) {
   result.out_of_sync_bytes = device.out_of_sync_bits() * 4096;
   result.received_bytes = device.received_bytes;
   result.sent_bytes = device.sent_bytes;
+  result.equal_bytes = device.equal_bytes;
   result.pending = device.pending;
   result.unacked = device.unacked;
   if (state.repl == ReplicationState::kSyncTarget || state.repl == ReplicationState::kPausedSyncT) {

@@ -43,6 +43,7 @@ struct SyncProgress {
   uint64_t rate_bytes_per_second = 0;  // over the last seconds
   std::optional<Duration> eta;
   bool paused = false;
+  uint64_t equal_bytes = 0;  // of what is done: equal by digest, not transferred
 };
 
 struct PeerVolumeStatus {
@@ -52,6 +53,7 @@ struct PeerVolumeStatus {
   std::string resync_suspended;  // "no", or "user", "peer", "dependency" joined by commas
   uint64_t out_of_sync_bytes = 0;
   uint64_t received_bytes = 0, sent_bytes = 0;  // payload, this connection
+  uint64_t equal_bytes = 0;                     // resynced by digest alone, this connection
   uint64_t pending = 0;                         // answers expected from the peer
   uint64_t unacked = 0;                         // answers owed to the peer
   std::optional<SyncProgress> sync;

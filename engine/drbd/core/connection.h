@@ -19,6 +19,7 @@
 #include "engine/drbd/config.h"
 #include "engine/drbd/core/congestion.h"
 #include "engine/drbd/core/failure_log.h"
+#include "engine/drbd/core/named_digest.h"
 #include "engine/drbd/core/peer_reads.h"
 #include "engine/drbd/core/peer_writes.h"
 #include "engine/drbd/core/request.h"
@@ -140,7 +141,9 @@ class Connection final : private SendQueue::Owner {
   void SendBlockAck(wire::PacketType type, PeerDevice& device, uint64_t sector, uint64_t block_id,
                     uint32_t bytes);
   void SendOutOfSync(PeerDevice& device, uint64_t first, uint64_t end);
-  void SendResyncRequest(PeerDevice& device, uint64_t first, uint64_t end, uint64_t block_id);
+  // With a digest: whether the content, which has this one here, is equal there.
+  void SendResyncRequest(PeerDevice& device, uint64_t first, uint64_t end, uint64_t block_id,
+                         Bytes digest);
   // The reply to a resync or remote read; the payload is referenced until `notice` is called.
   void SendDataReply(wire::PacketType type, PeerDevice& device, uint64_t sector, uint64_t block_id,
                      std::span<const iovec> payload, SentNotice* notice);
@@ -170,6 +173,9 @@ class Connection final : private SendQueue::Owner {
   bool WasSent(uint64_t dagtag) const { return first_dagtag_ != 0 && dagtag >= first_dagtag_; }
   // Every barrier that was sent has been acknowledged.
   bool barriers_settled() const { return epoch_writes_ == 0 && unacked_head_ == nullptr; }
+
+  // By csums-alg; nullptr while none is configured.
+  wire::Digest* csums_digest() { return csums_.For(config_.net.csums_alg); }
 
   PeerWrites& writes() { return writes_; }
   // For what comes from this peer and for answers to it: apart from the front's buffers, which may
@@ -204,6 +210,11 @@ class Connection final : private SendQueue::Owner {
   void ArmHandshakeTimer();
   void LogFailure(std::string_view reason);
 
+  template <typename Packet>
+  void SendWithDigest(wire::PacketType type, int volume, const Packet& packet, Bytes digest);
+  // The position in the Primary's stream that an answer must not fall behind.
+  wire::DagtagRequest AtPosition(uint64_t sector, uint64_t block_id, uint32_t bytes);
+
   // --- receiving (connection_data.cc, connection_config.cc, connection_control.cc) ---
   Task<void> DataLoop();
   Task<void> ControlLoop();
@@ -211,6 +222,8 @@ class Connection final : private SendQueue::Owner {
   Task<Status> HandleData(const wire::Header& header);
   Task<Status> OnWrite(const wire::Header& header, PeerDevice& device);
   Task<Status> OnTrim(const wire::Header& header, PeerDevice& device);
+  static Status CheckDigest(wire::PacketType type, std::string_view option, const wire::Digest* own,
+                            Bytes digest);
   Task<Status> OnResyncRequest(const wire::Header& header, PeerDevice& device);
   Task<Status> OnResyncReply(const wire::Header& header, PeerDevice& device);
   Task<Status> OnDeallocated(const wire::Header& header, PeerDevice& device);
@@ -293,6 +306,7 @@ class Connection final : private SendQueue::Owner {
   bool has_been_connected_ = false;          // in an earlier one
   std::optional<wire::Digest> peer_digest_;  // of data the peer sends
   std::optional<wire::Digest> own_digest_;   // of data we send
+  NamedDigest csums_;
   struct UnexpectedSocket : umblock::Completion {
     Connection* connection;
     explicit UnexpectedSocket(Connection* c);

@@ -97,6 +97,13 @@ Status Connection::OnSyncParam(Bytes payload) {
   Result<wire::SyncParam89> theirs = wire::SyncParam89::Decode(payload);
   if (!theirs) return std::unexpected(theirs.error());
   if (state().connected()) {
+    // The administrator changed it at the peer.
+    for (std::string_view name : {theirs->verify_alg.view(), theirs->csums_alg.view()}) {
+      if (name.empty()) continue;
+      if (Result<wire::Digest> known = wire::Digest::Create(name); !known) {
+        return std::unexpected(known.error().Within("an algorithm that the peer was given"));
+      }
+    }
     config_.net.verify_alg = std::string(theirs->verify_alg.view());
     config_.net.csums_alg = std::string(theirs->csums_alg.view());
     return Ok();

@@ -162,6 +162,12 @@ Status Connection::OnBlockAck(const wire::Header& header, Bytes payload) {
       if (header.type == PacketType::kRsCancelAhead) device.target.Pause(true);
       if (header.type == PacketType::kNegRsDreply) {
         device.target.OnFailed(block);
+      } else if (header.type == PacketType::kRsIsInSync) {
+        if (!device.target.OnInSync(block)) {
+          return MakeError(ErrorCode::kInvalidArgument,
+                           "P_RS_IS_IN_SYNC for sector {}, of which no digest was sent",
+                           ack->sector);
+        }
       } else {
         device.target.OnCancelled(block);
       }

@@ -366,6 +366,14 @@ Task<void> Connection::AwaitBitmap(PeerDevice* device) {
 // --- resync
 // ----------------------------------------------------------------------------------------
 
+Status Connection::CheckDigest(PacketType type, std::string_view option, const wire::Digest* own,
+                               Bytes digest) {
+  if (own != nullptr && own->size() == digest.size()) return Ok();
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "{} carries a digest of {} bytes, the configured {} has {}",
+                   wire::PacketName(type), digest.size(), option, own == nullptr ? 0 : own->size());
+}
+
 Task<Status> Connection::OnResyncRequest(const wire::Header& header, PeerDevice& device) {
   Result<Bytes> payload = co_await data_reader_->Small(header.length);
   if (!payload) co_return std::unexpected(payload.error());
@@ -380,6 +388,11 @@ Task<Status> Connection::OnResyncRequest(const wire::Header& header, PeerDevice&
     request = {plain.sector, plain.block_id, plain.blksize, 0, 0};
   }
   bool thin = header.type == PacketType::kRsThinReq || header.type == PacketType::kRsThinDagtagReq;
+  Bytes digest;
+  if (header.type == PacketType::kCsumRsRequest || header.type == PacketType::kRsCsumDagtagReq) {
+    digest = payload->subspan(with_dagtag ? wire::DagtagRequest::kSize : wire::BlockRequest::kSize);
+    UMBLOCK_CO_TRY(CheckDigest(header.type, "csums-alg", csums_digest(), digest));
+  }
   Volume& volume = device.volume();
   UMBLOCK_CO_TRY(wire::CheckRange(header.type, request.sector, request.blksize,
                                   wire::MaxRequestBytes(agreed_.protocol), volume.size_sectors()));
@@ -398,7 +411,7 @@ Task<Status> Connection::OnResyncRequest(const wire::Header& header, PeerDevice&
                  request.blksize);
     co_return Ok();
   }
-  if (!co_await device.source.OnRequest(request, thin, session_tasks_->token())) {
+  if (!co_await device.source.OnRequest(request, thin, digest, session_tasks_->token())) {
     co_return MakeError(ErrorCode::kCancelled, "the connection ended");
   }
   co_return Ok();

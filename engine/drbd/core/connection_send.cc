@@ -177,15 +177,29 @@ void Connection::SendOutOfSync(PeerDevice& device, uint64_t first, uint64_t end)
   }
 }
 
+template <typename Packet>
+void Connection::SendWithDigest(PacketType type, int volume, const Packet& packet, Bytes digest) {
+  if (!up() || !data_queue_.running()) return;
+  MutableBytes out = data_queue_.Append(wire::kMaxHeaderSize + Packet::kSize + digest.size());
+  wire::EncodePacket(type, volume, packet, out, static_cast<uint32_t>(digest.size()));
+  std::ranges::copy(digest, out.begin() + wire::kMaxHeaderSize + Packet::kSize);
+}
+
 void Connection::SendResyncRequest(PeerDevice& device, uint64_t first, uint64_t end,
-                                   uint64_t block_id) {
+                                   uint64_t block_id, Bytes digest) {
   auto bytes = static_cast<uint32_t>((end - first) * 512);
+  int number = device.volume_number();
   if ((agreed_.features & wire::kFeatureResyncDagtag) == 0) {
-    SendPacket(SocketKind::kData, PacketType::kRsDataRequest, device.volume_number(),
-               wire::BlockRequest{first, block_id, bytes});
+    SendWithDigest(digest.empty() ? PacketType::kRsDataRequest : PacketType::kCsumRsRequest, number,
+                   wire::BlockRequest{first, block_id, bytes}, digest);
     return;
   }
-  wire::DagtagRequest request{first, block_id, bytes, 0, 0};
+  SendWithDigest(digest.empty() ? PacketType::kRsDagtagReq : PacketType::kRsCsumDagtagReq, number,
+                 AtPosition(first, block_id, bytes), digest);
+}
+
+wire::DagtagRequest Connection::AtPosition(uint64_t sector, uint64_t block_id, uint32_t bytes) {
+  wire::DagtagRequest request{sector, block_id, bytes, 0, 0};
   // drbd-wire.md 5.12.2: the newest position of the primary's stream that this node knows.
   if (resource_.state().role == Role::kPrimary) {
     request.dagtag = resource_.log().dagtag();
@@ -200,7 +214,7 @@ void Connection::SendResyncRequest(PeerDevice& device, uint64_t first, uint64_t 
       request.dagtag_node_id = request.dagtag != 0 ? static_cast<uint32_t>(other) : 0;
     }
   }
-  SendPacket(SocketKind::kData, PacketType::kRsDagtagReq, device.volume_number(), request);
+  return request;
 }
 
 void Connection::SendDataReply(PacketType type, PeerDevice& device, uint64_t sector,

@@ -58,6 +58,7 @@ void PeerDevice::OnConnecting() {
   bitmap_receiver_.reset();
   sent_bytes = 0;
   received_bytes = 0;
+  equal_bytes = 0;
 }
 
 Result<bool> PeerDevice::ReceiveBitmap(wire::PacketType type, Bytes payload) {

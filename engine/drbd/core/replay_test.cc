@@ -77,7 +77,9 @@ void ReplayHandshake(const RecordedSide& side) {
   std::vector<SentPacket> received = bed.peer().received();
   std::erase_if(received, [](const SentPacket& packet) {
     return packet.type == wire::PacketType::kRsDataRequest ||
-           packet.type == wire::PacketType::kRsDagtagReq;
+           packet.type == wire::PacketType::kRsDagtagReq ||
+           packet.type == wire::PacketType::kCsumRsRequest ||
+           packet.type == wire::PacketType::kRsCsumDagtagReq;
   });
   std::vector<SentPacket> expected = bed.peer().expected();
   Excuse(side, expected);

@@ -14,7 +14,12 @@ ResyncSource::~ResyncSource() {
   UMBLOCK_ASSERT(in_work_.empty(), "resync reads are stopped before their device goes");
 }
 
-Task<bool> ResyncSource::OnRequest(wire::DagtagRequest request, bool thin, CancelToken cancel) {
+Task<bool> ResyncSource::OnRequest(wire::DagtagRequest request, bool thin, Bytes digest,
+                                   CancelToken cancel) {
+  // The payload that it lies in is gone after the first wait.
+  std::array<std::byte, wire::kMaxDigestBytes> wanted{};
+  size_t digest_size = digest.size();
+  std::ranges::copy(digest, wanted.begin());
   while (in_work_.size() >= kMaxOutstanding && !stopping_) {
     if (co_await room_.Wait(cancel) == WakeReason::kCancelled) co_return false;
   }
@@ -24,6 +29,8 @@ Task<bool> ResyncSource::OnRequest(wire::DagtagRequest request, bool thin, Cance
   read->source = this;
   read->request = request;
   read->thin = thin;
+  read->digest = wanted;
+  read->digest_size = digest_size;
   read->buffer = std::move(buffer);
   read->waiting_for_dagtag = false;
   read->reading = false;
@@ -117,10 +124,39 @@ void ResyncSource::OnRead(ResyncRead* read, int error) {
     MaybeFree(read);
     return;
   }
-  Reply(read);
+  if (EqualAtTarget(*read)) {
+    ReplyInSync(read);
+  } else {
+    Reply(read);
+  }
+}
+
+bool ResyncSource::EqualAtTarget(const ResyncRead& read) const {
+  if (read.digest_size == 0) return false;
+  wire::Digest* digest = device_.connection().csums_digest();
+  return digest != nullptr && digest->size() == read.digest_size &&
+         digest->Matches({&read.iov, 1}, Bytes(read.digest).first(read.digest_size));
+}
+
+// Nothing more is said about it: the target has the data.
+void ResyncSource::ReplyInSync(ResyncRead* read) {
+  const wire::DagtagRequest& request = read->request;
+  Volume& volume = device_.volume();
+  equal_bytes_ += request.blksize;
+  device_.equal_bytes += request.blksize;
+  volume.ClearOutOfSync(request.sector, request.sector + request.blksize / 512,
+                        volume.SlotMaskOf(NodeBit(device_.node())));
+  device_.connection().SendBlockAck(wire::PacketType::kRsIsInSync, device_, request.sector,
+                                    request.block_id, request.blksize);
+  read->answered = true;
+  read->sent = true;
+  MaybeFree(read);
 }
 
 void ResyncSource::Reply(ResyncRead* read) {
+  // Below protocol 122 an answer to a digest names no request (drbd-wire.md 5.12.3).
+  bool named =
+      read->digest_size == 0 || device_.connection().agreed_protocol() >= wire::kProtocolBlockIds;
   read->queued = true;
   read->fn = [](SentNotice* self, bool) noexcept {
     auto* sent = static_cast<ResyncRead*>(self);
@@ -129,7 +165,8 @@ void ResyncSource::Reply(ResyncRead* read) {
     sent->source->MaybeFree(sent);
   };
   device_.connection().SendDataReply(wire::PacketType::kRsDataReply, device_, read->request.sector,
-                                     read->request.block_id, {&read->iov, 1}, read);
+                                     named ? read->request.block_id : wire::kIdSyncer,
+                                     {&read->iov, 1}, read);
 }
 
 bool ResyncSource::OnAck(uint64_t block_id, uint64_t sector, uint32_t bytes, bool written) {
@@ -164,6 +201,7 @@ void ResyncSource::MaybeFree(ResyncRead* read) {
 
 void ResyncSource::Begin() {
   total_bits_ = device_.out_of_sync_bits();
+  equal_bytes_ = 0;
   started_ = reactor_.Now();
 }
 
@@ -172,6 +210,7 @@ SyncProgress ResyncSource::progress() const {
   uint64_t left = device_.out_of_sync_bits();
   result.total_bytes = total_bits_ * 4096;
   result.left_bytes = left * 4096;
+  result.equal_bytes = equal_bytes_;
   auto elapsed_ms = static_cast<uint64_t>(
       std::chrono::duration_cast<std::chrono::milliseconds>(reactor_.Now() - started_).count());
   if (elapsed_ms > 0 && total_bits_ > left) {

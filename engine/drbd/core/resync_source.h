@@ -7,14 +7,17 @@
 // bound on what a peer can make this node hold. Threading: one reactor.
 #pragma once
 
+#include <array>
 #include <boost/intrusive/list.hpp>
 #include <cstdint>
 
+#include "engine/base/bytes.h"
 #include "engine/block/block_device.h"
 #include "engine/drbd/core/io_ranges.h"
 #include "engine/drbd/core/object_pool.h"
 #include "engine/drbd/link/send_queue.h"
 #include "engine/drbd/status.h"
+#include "engine/drbd/wire/constants.h"
 #include "engine/drbd/wire/data_packets.h"
 #include "engine/runtime/buffer_pool.h"
 #include "engine/runtime/sync.h"
@@ -29,7 +32,9 @@ struct ResyncRead final : PoolObject, IoRange, SentNotice {
   ResyncSource* source = nullptr;
   wire::DagtagRequest request;
   bool thin = false;
-  bool with_dagtag = false;
+  // Of the target's content, if it asks whether that is equal.
+  std::array<std::byte, wire::kMaxDigestBytes> digest{};
+  size_t digest_size = 0;
   bool waiting_for_dagtag = false;
   bool reading = false;
   bool queued = false;    // the reply is in the send queue, or was
@@ -49,8 +54,9 @@ class ResyncSource {
   explicit ResyncSource(PeerDevice& device);
   ~ResyncSource();
 
-  // One request off the data stream, its range checked. Waits for room; false if stopped meanwhile.
-  Task<bool> OnRequest(wire::DagtagRequest request, bool thin, CancelToken cancel);
+  // One request off the data stream, its range checked. `digest`: of the target's content, with the
+  // size that csums-alg has; empty: the data is wanted. Waits for room; false if stopped meanwhile.
+  Task<bool> OnRequest(wire::DagtagRequest request, bool thin, Bytes digest, CancelToken cancel);
   // P_RS_WRITE_ACK (`written`) or P_RS_NEG_ACK / P_NEG_ACK. False: it answers nothing we sent.
   bool OnAck(uint64_t block_id, uint64_t sector, uint32_t bytes, bool written);
   // More writes of a primary have been received.
@@ -78,6 +84,8 @@ class ResyncSource {
   void Advance(ResyncRead* read);
   void StartRead(ResyncRead* read);
   void OnRead(ResyncRead* read, int error);
+  bool EqualAtTarget(const ResyncRead& read) const;
+  void ReplyInSync(ResyncRead* read);
   void Reply(ResyncRead* read);
   void MaybeFree(ResyncRead* read);
   void GiveUpAll();
@@ -90,6 +98,7 @@ class ResyncSource {
   bool stopping_ = false;
   uint64_t outstanding_bytes_ = 0;
   uint64_t total_bits_ = 0;
+  uint64_t equal_bytes_ = 0;  // of this resync
   Time started_{};
 };
 

@@ -12,6 +12,9 @@ namespace {
 constexpr uint64_t kSectorsPerBit = 8;
 constexpr uint64_t kFirstRequestSectors = 64;      // 32 KiB
 constexpr uint64_t kLargestRequestSectors = 2048;  // 1 MiB
+// By digest: what is hashed in one turn, also of a slow algorithm. One changed sector costs as
+// much.
+constexpr uint64_t kLargestDigestSectors = 256;
 constexpr Duration kTick = 100ms;
 constexpr Duration kMarkEvery = 3s;
 constexpr size_t kMarks = 8;
@@ -44,12 +47,25 @@ void ResyncTarget::Start() {
   position_ = 0;
   arrived_ = 0;
   failed_blocks_ = 0;
+  equal_bytes_ = 0;
+  by_digest_ = UsesDigests();
   request_sectors_ = kFirstRequestSectors;
   total_bits_ = device_.out_of_sync_bits();
   started_ = reactor_.Now();
   marks_.assign(1, {started_, total_bits_});
   controller_.Reset();
   tasks_.Spawn(Loop());
+}
+
+// csums-after-crash-only: only if this node itself has crashed as a Primary (6.9).
+bool ResyncTarget::UsesDigests() const {
+  Connection& link = device_.connection();
+  if (link.csums_digest() == nullptr) return false;
+  return !link.config().net.csums_after_crash_only || device_.volume().crashed_primary;
+}
+
+uint64_t ResyncTarget::LargestRequest() const {
+  return by_digest_ ? kLargestDigestSectors : kLargestRequestSectors;
 }
 
 void ResyncTarget::Pause(bool paused) {
@@ -68,8 +84,9 @@ Task<void> ResyncTarget::Stop() {
   co_await tasks_.Join();
   // To release one may grant another its range, and end that one too.
   while (true) {
-    auto idle = std::find_if(active_.begin(), active_.end(),
-                             [](const ResyncBlock& block) { return !block.writing; });
+    auto idle = std::find_if(active_.begin(), active_.end(), [](const ResyncBlock& block) {
+      return !block.writing && !block.reading;
+    });
     if (idle == active_.end()) break;
     Release(&*idle);
   }
@@ -144,22 +161,31 @@ uint64_t ResyncTarget::RequestSome(uint64_t budget) {
     uint64_t end = std::min(bitmap.FindNextClear(*slot, bit, bit + most), bit + most);
     uint64_t first_sector = bit * kSectorsPerBit;
     uint64_t end_sector = std::min(end * kSectorsPerBit, device_.volume().size_sectors());
+    Asked asked = RequestRange(first_sector, end_sector);
+    if (asked == Asked::kNoMemory) break;
     position_ = end;
-    if (!RequestRange(first_sector, end_sector)) {
+    if (asked == Asked::kConflict) {
       ++conflicts_;
       continue;
     }
     uint64_t sectors = end_sector - first_sector;
     requested += sectors;
     budget -= std::min(budget, sectors);
-    request_sectors_ = std::min(request_sectors_ * 2, kLargestRequestSectors);
+    request_sectors_ = std::min(request_sectors_ * 2, LargestRequest());
   }
   return requested;
 }
 
-bool ResyncTarget::RequestRange(uint64_t first, uint64_t end) {
+ResyncTarget::Asked ResyncTarget::RequestRange(uint64_t first, uint64_t end) {
   Volume& volume = device_.volume();
-  if (volume.ranges().WouldWait(RangeKind::kResyncWrite, device_.node(), first, end)) return false;
+  if (volume.ranges().WouldWait(RangeKind::kResyncWrite, device_.node(), first, end)) {
+    return Asked::kConflict;
+  }
+  Buffer buffer;
+  if (by_digest_) {
+    buffer = device_.connection().buffers().TryAllocate((end - first) * 512);
+    if (!buffer) return Asked::kNoMemory;
+  }
   ResyncBlock* block = blocks_.Take();
   block->target = this;
   block->first = first;
@@ -168,19 +194,78 @@ bool ResyncTarget::RequestRange(uint64_t first, uint64_t end) {
   block->deallocated = false;
   block->writing = false;
   block->stale = false;
+  block->reading = false;
+  block->by_digest = by_digest_;
+  block->buffer = std::move(buffer);
   bool granted = volume.ranges().Insert(block, RangeKind::kResyncWrite, device_.node(), first, end,
                                         [](IoRange*) noexcept {});
   UMBLOCK_ASSERT(granted, "a range that would not wait is granted");
   active_.push_back(*block);
   controller_.OnRequested(end - first);
   ++device_.pending;
-  device_.connection().SendResyncRequest(device_, first, end, block->handle() ^ kResyncIds);
-  return true;
+  if (by_digest_) {
+    ReadOwn(block);
+  } else {
+    device_.connection().SendResyncRequest(device_, first, end, block->handle() ^ kResyncIds, {});
+  }
+  return Asked::kYes;
+}
+
+void ResyncTarget::ReadOwn(ResyncBlock* block) {
+  Volume& volume = device_.volume();
+  BlockIo& io = block->io;
+  io.op = IoOp::kRead;
+  io.offset = block->first * 512;
+  io.length = (block->end - block->first) * 512;
+  block->iov = block->buffer.iov(io.length);
+  io.iov = {&block->iov, 1};
+  io.scratch = block;
+  io.done = [](BlockIo* self, int error) noexcept {
+    auto* done = static_cast<ResyncBlock*>(self->scratch);
+    done->target->OnOwnRead(done, error);
+  };
+  block->reading = true;
+  volume.CountLower(1);
+  volume.disk()->backing().Submit(&io);
+}
+
+void ResyncTarget::OnOwnRead(ResyncBlock* block, int error) {
+  Volume& volume = device_.volume();
+  volume.CountLower(-1);
+  if (error == 0) {
+    volume.NoteBackingIo(block->io.length, 0);
+  } else {
+    volume.OnLocalError(IoOp::kRead, error);  // may stop this resync, but not this block
+  }
+  block->reading = false;
+  wire::Digest* digest = device_.connection().csums_digest();
+  if (stopping_ || volume.disk() == nullptr) {
+    Release(block);
+    return;
+  }
+  // What cannot be read is fetched: writing it may mend it.
+  if (error != 0 || digest == nullptr) block->by_digest = false;
+  std::array<std::byte, wire::kMaxDigestBytes> value;
+  if (block->by_digest) {
+    digest->Update(std::span<const iovec>(&block->iov, 1));
+    digest->Finish(value);
+  }
+  block->buffer.Release();
+  device_.connection().SendResyncRequest(
+      device_, block->first, block->end, block->handle() ^ kResyncIds,
+      block->by_digest ? Bytes(value).first(digest->size()) : Bytes());
 }
 
 ResyncBlock* ResyncTarget::FindRequest(uint64_t block_id, uint64_t sector, uint32_t bytes) {
   ResyncBlock* block = blocks_.Find(block_id ^ kResyncIds);
-  if (block == nullptr || block->replied || block->first != sector ||
+  if (device_.connection().agreed_protocol() < wire::kProtocolBlockIds) {
+    // Not every answer names the request (drbd-wire.md 5.12.3, 5.12.4).
+    auto same = std::find_if(active_.begin(), active_.end(), [&](const ResyncBlock& each) {
+      return each.first == sector && !each.replied;
+    });
+    block = same == active_.end() ? nullptr : &*same;
+  }
+  if (block == nullptr || block->replied || block->reading || block->first != sector ||
       (block->end - block->first) * 512 != bytes) {
     return nullptr;
   }
@@ -255,13 +340,28 @@ void ResyncTarget::OnWritten(ResyncBlock* block, int error) {
 
 void ResyncTarget::OnOutOfSync(uint64_t first, uint64_t end) {
   for (ResyncBlock& block : active_) {
-    if (block.replied && block.first < end && first < block.end) block.stale = true;
+    // What is said of a digest comes on the other socket and may be older than this.
+    if (!block.replied && !block.by_digest) continue;
+    if (block.first < end && first < block.end) block.stale = true;
   }
 }
 
 void ResyncTarget::OnFailed(ResyncBlock* block) {
   ++failed_blocks_;
   OnCancelled(block);
+}
+
+bool ResyncTarget::OnInSync(ResyncBlock* block) {
+  if (!block->by_digest) return false;
+  Volume& volume = device_.volume();
+  uint64_t bytes = (block->end - block->first) * 512;
+  equal_bytes_ += bytes;
+  device_.equal_bytes += bytes;
+  if (!block->stale) {
+    volume.ClearOutOfSync(block->first, block->end, volume.SlotMaskOf(NodeBit(device_.node())));
+  }
+  OnCancelled(block);
+  return true;
 }
 
 void ResyncTarget::OnCancelled(ResyncBlock* block) {
@@ -323,6 +423,7 @@ SyncProgress ResyncTarget::progress() const {
   uint64_t left = device_.out_of_sync_bits();
   result.total_bytes = total_bits_ * 4096;
   result.left_bytes = left * 4096;
+  result.equal_bytes = equal_bytes_;
   result.paused = paused_;
   if (marks_.empty()) return result;
   const Mark& mark = marks_.size() > 1 ? marks_[marks_.size() - 2] : marks_.front();

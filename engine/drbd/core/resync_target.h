@@ -8,6 +8,9 @@
 // walk finds no bit left and nothing is outstanding, Done is reported; failed blocks keep their
 // bits.
 //
+// With csums-alg the own content is read first and its digest sent: a block that is equal at the
+// source costs no data (6.9). Which resyncs do that is decided when one starts.
+//
 // Life cycle: Start() … Stop(); Stop() is awaited and returns when no write of it is in flight.
 // Threading: one reactor.
 #pragma once
@@ -39,7 +42,9 @@ struct ResyncBlock final : PoolObject, IoRange {
   bool replied = false;
   bool deallocated = false;
   bool writing = false;
-  bool stale = false;  // the source has said since that the block is out of sync
+  bool stale = false;    // the source has said since that the block is out of sync
+  bool reading = false;  // the own content, for its digest; not asked for yet
+  bool by_digest = false;
   Buffer buffer;
   iovec iov{};
   BlockIo io;
@@ -67,6 +72,8 @@ class ResyncTarget {
   // P_NEG_RS_DREPLY: the source cannot read it. P_RS_CANCEL: try again later.
   void OnFailed(ResyncBlock* block);
   void OnCancelled(ResyncBlock* block);
+  // P_RS_IS_IN_SYNC. False: it was not asked by digest, so nothing was compared.
+  bool OnInSync(ResyncBlock* block);
   // P_OUT_OF_SYNC: data that came before it does not make these sectors in sync (INV-26).
   void OnOutOfSync(uint64_t first, uint64_t end);
 
@@ -81,9 +88,16 @@ class ResyncTarget {
                                                  &ResyncBlock::hook>>;
 
   Task<void> Loop();
+  // What became of a range that was to be asked for.
+  enum class Asked : uint8_t { kYes, kConflict, kNoMemory };
+
+  bool UsesDigests() const;
+  uint64_t LargestRequest() const;
   Task<bool> Finish();
   uint64_t RequestSome(uint64_t budget_sectors);
-  bool RequestRange(uint64_t first, uint64_t end);
+  Asked RequestRange(uint64_t first, uint64_t end);
+  void ReadOwn(ResyncBlock* block);
+  void OnOwnRead(ResyncBlock* block, int error);
   void WriteBlock(ResyncBlock* block);
   void OnWritten(ResyncBlock* block, int error);
   void Release(ResyncBlock* block);
@@ -107,6 +121,8 @@ class ResyncTarget {
   uint64_t total_bits_ = 0;
   uint64_t failed_blocks_ = 0;
   uint64_t conflicts_ = 0;
+  uint64_t equal_bytes_ = 0;  // of this resync
+  bool by_digest_ = false;
   Time started_{};
   struct Mark {
     Time at;

@@ -6,6 +6,7 @@
 
 #include "engine/drbd/wire/auth.h"
 #include "engine/drbd/wire/data_packets.h"
+#include "engine/drbd/wire/digest.h"
 #include "engine/drbd/wire/packet.h"
 #include "engine/drbd/wire/twopc_packets.h"
 
@@ -176,8 +177,11 @@ bool IsFlow(PacketType type) {
     case PacketType::kBarrierAck:
     case PacketType::kRsDataRequest:
     case PacketType::kRsDagtagReq:
+    case PacketType::kCsumRsRequest:
+    case PacketType::kRsCsumDagtagReq:
     case PacketType::kRsDataReply:
     case PacketType::kRsWriteAck:
+    case PacketType::kRsIsInSync:
     case PacketType::kDataRequest:
     case PacketType::kDataReply:
     case PacketType::kPeerAck:
@@ -197,6 +201,7 @@ bool IsAnswer(PacketType type) {
     case PacketType::kBarrierAck:
     case PacketType::kRsDataReply:
     case PacketType::kRsWriteAck:
+    case PacketType::kRsIsInSync:
     case PacketType::kDataReply:
       return true;
     default:
@@ -209,6 +214,17 @@ std::vector<std::byte> Encoded(PacketType type, int volume, const T& packet, siz
   std::vector<std::byte> bytes(wire::kMaxHeaderSize + T::kSize + trailing);
   wire::EncodePacket(type, volume, packet, bytes, static_cast<uint32_t>(trailing));
   return bytes;
+}
+
+// What the peer is asked for is empty here. Empty without an algorithm.
+std::vector<std::byte> DigestOfZeroes(const std::string& algorithm, size_t bytes) {
+  if (algorithm.empty()) return {};
+  std::vector<std::byte> zeroes(bytes);
+  wire::Digest digest = std::move(*wire::Digest::Create(algorithm));
+  std::vector<std::byte> result(digest.size());
+  digest.Update(Bytes(zeroes));
+  digest.Finish(result);
+  return result;
 }
 
 }  // namespace
@@ -244,12 +260,18 @@ Task<void> RecordedPeer::Answer(const wire::Header& header, Bytes payload) {
     }
     case PacketType::kRsDataRequest:
     case PacketType::kRsDagtagReq:
+    case PacketType::kCsumRsRequest:
+    case PacketType::kRsCsumDagtagReq:
     case PacketType::kDataRequest: {
       auto request = wire::BlockRequest::Decode(payload);
       wire::DataHead head{request->sector, request->block_id, 0, 0};
       PacketType type = header.type == PacketType::kDataRequest ? PacketType::kDataReply
                                                                 : PacketType::kRsDataReply;
-      co_await SendRaw(SocketKind::kData, Encoded(type, header.volume, head, request->blksize));
+      std::vector<std::byte> digest =
+          DigestOfZeroes(side_.prepared.net.data_integrity_alg, request->blksize);
+      auto packet = Encoded(type, header.volume, head, digest.size() + request->blksize);
+      std::ranges::copy(digest, packet.begin() + wire::kMaxHeaderSize + wire::DataHead::kSize);
+      co_await SendRaw(SocketKind::kData, std::move(packet));
       break;
     }
     case PacketType::kRsDataReply: {
