@@ -175,6 +175,16 @@ void AddActs(const Builder& b, CLI::App* noun) {
   auto resume = AddConnectionAct<v1::ResumeSyncRequest>(b, noun, "resume-sync",
                                                         "Let the sync go on", "ResumeSync");
   Field(resume.verb, "--volume", resume.request, "number", "Volume number (0)");
+  auto verify = AddConnectionAct<v1::StartVerifyRequest>(
+      b, noun, "verify", "Compare a volume with the peer's, while it is in use", "StartVerify");
+  Field(verify.verb, "--volume", verify.request, "number", "Volume number (0)");
+  Field(verify.verb, "--start", verify.request, "start_bytes",
+        "Offset, as 1GiB (where the last one got to, or 0)");
+  Field(verify.verb, "--stop", verify.request, "stop_bytes",
+        "Offset of the end (that of the volume)");
+  auto stop = AddConnectionAct<v1::StopVerifyRequest>(b, noun, "stop-verify", "Stop the verify",
+                                                      "StopVerify");
+  Field(stop.verb, "--volume", stop.request, "number", "Volume number (0)");
 }
 
 }  // namespace

@@ -204,6 +204,20 @@ void StatusPeerVolume(const v1::PeerVolume& volume, bool numbered, const StatusS
     *out += " resync-suspended:" + (suspended ? volume.resync_suspended() : "no");
   }
   *out += "\n";
+  if (volume.has_verify() &&
+      (volume.verify().running() || volume.verify().different_bytes() != 0)) {
+    const v1::VerifyResult& verify = volume.verify();
+    *out += fmt::format("        verify:{} compared:{} different:{} skipped:{}",
+                        verify.running()    ? "running"
+                        : verify.complete() ? "complete"
+                                            : "stopped",
+                        verify.compared_bytes(), verify.different_bytes(), verify.skipped_bytes());
+    if (verify.different_bytes() != 0) {
+      *out +=
+          fmt::format(" first:{} end:{}", verify.first_different(), verify.last_different_end());
+    }
+    *out += "\n";
+  }
   if (!style.statistics) return;
   *out += fmt::format("        received:{} sent:{} out-of-sync:{} pending:{} unacked:{}\n",
                       volume.received_bytes(), volume.sent_bytes(), volume.out_of_sync_bytes(),

@@ -96,3 +96,52 @@ def test_split_brain_is_told_and_resolved_by_giving_up_one_side(cluster):
     cluster.a.umctl("connection", "connect", "r0/1")
     cluster.wait_in_sync()
     assert equal_areas(cluster).startswith(b"alpha" * 1024)
+
+
+def change_behind(cluster, node, offset, data):
+    """On the disk of a node, of which its daemon knows nothing."""
+    with open(cluster.disk(node), "r+b", buffering=0) as disk:
+        disk.seek(offset)
+        disk.write(data)
+        os.fsync(disk.fileno())
+
+
+def verify_of(cluster, node):
+    return cluster.connection(node)["volumes"][0].get("verify", {})
+
+
+def verified(cluster, node, *options):
+    node.umctl("connection", "verify", f"r0/{cluster.peer_of(node).node_id}", *options)
+    return wait_until(lambda: verify_of(cluster, node).get("complete") and verify_of(cluster, node),
+                      "the verify is over", 60, 0.1)
+
+
+def test_a_verify_finds_what_changed_behind_the_daemons_back(cluster):
+    cluster.resource(size=64 * MIB, net=["--verify-alg", "crc32c"])
+    cluster.promote(cluster.a)
+    write(cluster.a, 0, os.urandom(MIB))
+    assert "differentBytes" not in verified(cluster, cluster.b)
+    change_behind(cluster, cluster.b, 20 * MIB, os.urandom(4096))
+    assert "differentBytes" not in verified(cluster, cluster.a, "--start", "0", "--stop", "20MiB")
+    found = verified(cluster, cluster.a)
+    assert found["start"] == str(20 * MIB) and found["differentBytes"] == "4096"
+    assert found["firstDifferent"] == str(20 * MIB)
+    assert cluster.out_of_sync(cluster.a) == cluster.out_of_sync(cluster.b) == 4096
+    assert verify_of(cluster, cluster.b)["differentBytes"] == "4096"
+    assert "different:4096" in cluster.a.umctl("status", "r0").stdout
+    # The next resync mends it, and copies no more than that and what was written.
+    cluster.disconnect()
+    write(cluster.a, 40 * MIB, b"new" * 1000)
+    cluster.connect()
+    cluster.wait_in_sync()
+    assert cluster.received(cluster.b) == 2 * 4096
+    assert "differentBytes" not in verified(cluster, cluster.b, "--start", "0")
+    cluster.demote(cluster.a)
+    equal_areas(cluster)
+
+
+def test_a_verify_is_refused_with_a_reason(cluster):
+    cluster.resource(size=64 * MIB)
+    assert "verify_alg" in cluster.a.refused("connection", "verify", f"r0/{cluster.b.node_id}")
+    cluster.disconnect()
+    assert "connect it first" in cluster.a.refused("connection", "verify", f"r0/{cluster.b.node_id}")

@@ -399,4 +399,33 @@ Task<Result<v1::Connection>> ResourceManager::ResumeSync(v1::ResumeSyncRequest r
   co_return DescribeConnection(**entry, request.peer_node_id());
 }
 
+Task<Result<v1::Connection>> ResourceManager::StartVerify(v1::StartVerifyRequest request) {
+  auto entry = Find(request.resource());
+  if (!entry) co_return std::unexpected(entry.error());
+  Status done = CheckPeerVolume(**entry, request.peer_node_id(), request.number());
+  ActGuard guard(*entry);
+  if (done) {
+    drbd::VerifyRequest range;
+    if (request.has_start_bytes()) range.start = request.start_bytes();
+    if (request.has_stop_bytes()) range.stop = request.stop_bytes();
+    done = co_await (*entry)->resource->StartVerify(
+        static_cast<int>(request.number()), static_cast<int>(request.peer_node_id()), range);
+  }
+  if (!done) co_return std::unexpected(done.error());
+  co_return DescribeConnection(**entry, request.peer_node_id());
+}
+
+Task<Result<v1::Connection>> ResourceManager::StopVerify(v1::StopVerifyRequest request) {
+  auto entry = Find(request.resource());
+  if (!entry) co_return std::unexpected(entry.error());
+  Status done = CheckPeerVolume(**entry, request.peer_node_id(), request.number());
+  ActGuard guard(*entry);
+  if (done) {
+    done = co_await (*entry)->resource->StopVerify(static_cast<int>(request.number()),
+                                                   static_cast<int>(request.peer_node_id()));
+  }
+  if (!done) co_return std::unexpected(done.error());
+  co_return DescribeConnection(**entry, request.peer_node_id());
+}
+
 }  // namespace umblock::server

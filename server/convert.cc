@@ -106,6 +106,21 @@ void FillStatistics(const drbd::VolumeCounters& from, v1::VolumeStatistics* to) 
   *to->mutable_flush_latency() = ToHistogram(from.flush_latency);
 }
 
+void FillVerify(const drbd::VerifyStatus& from, v1::VerifyResult* to) {
+  to->set_running(from.running);
+  to->set_started_here(from.started_here);
+  to->set_complete(from.complete);
+  to->set_start(from.start);
+  to->set_stop(from.stop);
+  to->set_position(from.position);
+  to->set_compared_bytes(from.compared_bytes);
+  to->set_different_bytes(from.different_bytes);
+  to->set_different_ranges(from.different_ranges);
+  to->set_skipped_bytes(from.skipped_bytes);
+  to->set_first_different(from.first_different);
+  to->set_last_different_end(from.last_different_end);
+}
+
 void FillPeerVolume(const drbd::PeerVolumeStatus& from, v1::PeerVolume* to) {
   to->set_number(static_cast<uint32_t>(from.volume));
   to->set_replication(ToProto(from.replication));
@@ -116,6 +131,8 @@ void FillPeerVolume(const drbd::PeerVolumeStatus& from, v1::PeerVolume* to) {
   to->set_sent_bytes(from.sent_bytes);
   to->set_pending(from.pending);
   to->set_unacked(from.unacked);
+  to->set_equal_bytes(from.equal_bytes);
+  if (from.verify) FillVerify(*from.verify, to->mutable_verify());
   if (!from.sync) return;
   v1::SyncProgress* sync = to->mutable_sync();
   const uint64_t total = from.sync->total_bytes;

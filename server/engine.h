@@ -60,6 +60,8 @@ class ReplicatedResource {
   virtual Task<Status> InvalidateRemote(int volume, int peer_node_id) = 0;
   virtual Task<Status> PauseSync(int volume, int peer_node_id) = 0;
   virtual Task<Status> ResumeSync(int volume, int peer_node_id) = 0;
+  virtual Task<Status> StartVerify(int volume, int peer_node_id, drbd::VerifyRequest request) = 0;
+  virtual Task<Status> StopVerify(int volume, int peer_node_id) = 0;
   virtual Task<Status> Outdate(int volume) = 0;
   virtual Task<Status> Resize(int volume, drbd::ResizeRequest request) = 0;
   virtual Task<Status> NewCurrentUuid(int volume, bool clear_bitmap, bool force) = 0;

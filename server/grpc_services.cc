@@ -128,6 +128,8 @@ class ConnectionServiceImpl final : public v1::ConnectionService::CallbackServic
   UMBLOCK_RPC(Disconnect, DisconnectRequest, Connection, resources, M::Disconnect)
   UMBLOCK_RPC(InvalidateRemote, InvalidateRemoteRequest, Connection, resources, M::InvalidateRemote)
   UMBLOCK_RPC(PauseSync, PauseSyncRequest, Connection, resources, M::PauseSync)
+  UMBLOCK_RPC(StartVerify, StartVerifyRequest, Connection, resources, M::StartVerify)
+  UMBLOCK_RPC(StopVerify, StopVerifyRequest, Connection, resources, M::StopVerify)
   UMBLOCK_RPC(ResumeSync, ResumeSyncRequest, Connection, resources, M::ResumeSync)
 };
 

@@ -180,6 +180,15 @@ void AddPeerVolume(const v1::PeerVolume& volume, const Labels& peer, Families* o
   out->Gauge("umblock_peer_volume_resync_done_ratio",
              "How far the running resync is, 0 to 1; 1: none runs.", l,
              volume.has_sync() ? volume.sync().done_percent() / 100 : 1);
+  const v1::VerifyResult& verify = volume.verify();
+  out->Gauge("umblock_peer_volume_verify_running", "1: an online verify runs.", l,
+             verify.running());
+  out->Gauge("umblock_peer_volume_verify_different_bytes",
+             "Bytes that the running or last verify found to differ.", l,
+             Number(verify.different_bytes()));
+  out->Gauge("umblock_peer_volume_verify_skipped_bytes",
+             "Bytes that the running or last verify could not compare.", l,
+             Number(verify.skipped_bytes()));
   out->Gauge("umblock_peer_volume_resync_rate_bytes_per_second",
              "Rate of the running resync over the last seconds.", l,
              Number(volume.sync().rate_bytes_per_second()));

@@ -304,6 +304,37 @@ TEST_F(NodeTest, ProgressOfASyncIsPublished) {
   });
 }
 
+TEST_F(NodeTest, AVerifyIsStartedShownAndStopped) {
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeVolume("r0", 0, ""));
+  v1::StartVerifyRequest start;
+  start.set_resource("r0");
+  start.set_peer_node_id(1);
+  EXPECT_TRUE(IsError(node_.Resources(&RM::StartVerify, start), ErrorCode::kNotFound,
+                      "no peer with node id 1"));
+  ASSERT_TRUE(MakeConnection("r0", 1, true));
+  node_.OnReactor([&] { node_.engine().resource("r0")->PeerArrives(1); });
+  start.set_start_bytes(8192);
+  auto started = node_.Resources(&RM::StartVerify, start);
+  ASSERT_TRUE(started) << started.error().ToString();
+  EXPECT_EQ(started->volumes(0).replication(), v1::ReplicationState::VerifyS);
+  EXPECT_TRUE(started->volumes(0).verify().running());
+  EXPECT_EQ(started->volumes(0).verify().different_bytes(), 4096u);
+  node_.OnReactor([&] {
+    const auto& asked = node_.engine().resource("r0")->last_verify;
+    EXPECT_EQ(asked->start, 8192u);
+    EXPECT_FALSE(asked->stop);
+  });
+  start.set_number(7);
+  EXPECT_TRUE(IsError(node_.Resources(&RM::StartVerify, start), ErrorCode::kNotFound, "r0/7"));
+  v1::StopVerifyRequest stop;
+  stop.set_resource("r0");
+  stop.set_peer_node_id(1);
+  auto stopped = node_.Resources(&RM::StopVerify, stop);
+  ASSERT_TRUE(stopped);
+  EXPECT_FALSE(stopped->volumes(0).verify().running());
+}
+
 TEST_F(NodeTest, CallsAreRefusedBeforeTheStartAndAfterTheStop) {
   node_.OnReactor([&] { node_.node().BeginStop(); });
   EXPECT_TRUE(IsError(GetResource("r0"), ErrorCode::kUnavailable, "stopping"));

@@ -83,6 +83,12 @@ class RealResource final : public ReplicatedResource {
   Task<Status> ResumeSync(int volume, int peer_node_id) override {
     return resource_.ResumeSync(volume, peer_node_id);
   }
+  Task<Status> StartVerify(int volume, int peer_node_id, drbd::VerifyRequest request) override {
+    return resource_.StartVerify(volume, peer_node_id, request);
+  }
+  Task<Status> StopVerify(int volume, int peer_node_id) override {
+    return resource_.StopVerify(volume, peer_node_id);
+  }
   Task<Status> Outdate(int volume) override { return resource_.Outdate(volume); }
   Task<Status> NewCurrentUuid(int volume, bool clear_bitmap, bool force) override {
     return resource_.NewCurrentUuid(volume, clear_bitmap, force);

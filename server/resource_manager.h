@@ -68,6 +68,8 @@ class ResourceManager {
   Task<Result<v1::Connection>> Disconnect(v1::DisconnectRequest request);
   Task<Result<v1::Connection>> InvalidateRemote(v1::InvalidateRemoteRequest request);
   Task<Result<v1::Connection>> PauseSync(v1::PauseSyncRequest request);
+  Task<Result<v1::Connection>> StartVerify(v1::StartVerifyRequest request);
+  Task<Result<v1::Connection>> StopVerify(v1::StopVerifyRequest request);
   Task<Result<v1::Connection>> ResumeSync(v1::ResumeSyncRequest request);
 
   // Until the condition holds, the time is over (kDeadlineExceeded) or `cancel` asks (kCancelled).

@@ -101,18 +101,6 @@ def test_a_secondary_detaches_under_load_and_comes_back(pair, who):
     pair.finish()
 
 
-def test_a_verify_is_declined_and_nothing_else_happens(pair):
-    patterned(pair, "k")
-    pair.k.drbdadm("net-options", "--verify-alg=crc32c", "r0")
-    pair.expect_complaint("Declined by peer umblock")
-    assert pair.k.vm.try_run("drbdadm verify r0", timeout=60).returncode != 0
-    assert "refuse" in pair.u.log_tail(3)
-    pair.load_for("k", 2)
-    pair.wait_in_sync()
-    pair.demote("k")
-    pair.finish()
-
-
 def test_the_kernel_reads_from_umblock(pair):
     """read-balancing sends reads to the peer though the own disk is good."""
     data = patterned(pair, "k")

@@ -68,6 +68,12 @@ Task<Status> Resource::PauseSync(int volume, int peer_node_id) {
 Task<Status> Resource::ResumeSync(int volume, int peer_node_id) {
   return impl_->SetPause(volume, peer_node_id, false);
 }
+Task<Status> Resource::StartVerify(int volume, int peer_node_id, VerifyRequest request) {
+  return impl_->StartVerify(volume, peer_node_id, request);
+}
+Task<Status> Resource::StopVerify(int volume, int peer_node_id) {
+  return impl_->StopVerify(volume, peer_node_id);
+}
 Task<Status> Resource::Outdate(int volume) { return impl_->Outdate(volume); }
 Task<Status> Resource::Resize(int volume, ResizeRequest request) {
   return impl_->Resize(volume, request);

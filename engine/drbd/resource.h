@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -84,6 +85,12 @@ struct ConnectOptions {
   bool discard_my_data = false;  // resolves a split brain: this node becomes the sync target
 };
 
+// What a verify is to compare, in bytes.
+struct VerifyRequest {
+  std::optional<uint64_t> start;  // not set: where the last one got to, else the beginning
+  std::optional<uint64_t> stop;   // not set: the end
+};
+
 class Resource {
  public:
   // `programs` runs the handlers; without it none can run. Outlives the resource.
@@ -123,6 +130,13 @@ class Resource {
   Task<Status> InvalidateRemote(int volume, int peer_node_id);
   Task<Status> PauseSync(int volume, int peer_node_id);
   Task<Status> ResumeSync(int volume, int peer_node_id);
+  // Compares a volume with a peer's by digests; ends when it runs. What differs is then out of
+  // sync, and the next resync by bitmap mends it; nothing is mended by itself. kFailedPrecondition:
+  // no verify_alg, not connected, something else runs, a disk is not UpToDate.
+  Task<Status> StartVerify(int volume, int peer_node_id, VerifyRequest request);
+  // Ends when it has stopped, at a place from where the next one goes on. None runs: succeeds. One
+  // that the peer started is the peer's to stop.
+  Task<Status> StopVerify(int volume, int peer_node_id);
   Task<Status> Outdate(int volume);
   // Gives a volume a new size on all connected nodes, with its I/O running. The backing devices
   // have grown before. Ends when this node has the new size; the resync of what came goes on.

@@ -49,7 +49,12 @@ PeerVolumeStatus StatusOf(PeerDevice& device) {
   } else if (state.repl == ReplicationState::kSyncSource ||
              state.repl == ReplicationState::kPausedSyncS) {
     result.sync = device.source.progress();
+  } else if (state.repl == ReplicationState::kVerifyS) {
+    result.sync = device.verify_source.progress();
+  } else if (state.repl == ReplicationState::kVerifyT) {
+    result.sync = device.verify_target.progress();
   }
+  if (device.verify.begun()) result.verify = device.verify.status();
   return result;
 }
 

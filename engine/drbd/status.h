@@ -46,6 +46,21 @@ struct SyncProgress {
   uint64_t equal_bytes = 0;  // of what is done: equal by digest, not transferred
 };
 
+// An online verify, running or the last one. Offsets and sizes in bytes.
+struct VerifyStatus {
+  bool running = false;
+  bool started_here = false;
+  bool complete = false;  // it came to its end; else it was stopped, or the link or a disk went
+  uint64_t start = 0, stop = 0;
+  uint64_t position = 0;  // everything before it is compared or skipped, or just asked for
+  uint64_t compared_bytes = 0;
+  uint64_t different_bytes = 0;
+  uint64_t different_ranges = 0;    // as they were found: neighbours may count apart
+  uint64_t skipped_bytes = 0;       // in use, or not readable at that moment
+  uint64_t first_different = 0;     // offset of the first, and end of the last difference
+  uint64_t last_different_end = 0;  // 0: none
+};
+
 struct PeerVolumeStatus {
   int volume = 0;
   ReplicationState replication{};
@@ -56,7 +71,8 @@ struct PeerVolumeStatus {
   uint64_t equal_bytes = 0;                     // resynced by digest alone, this connection
   uint64_t pending = 0;                         // answers expected from the peer
   uint64_t unacked = 0;                         // answers owed to the peer
-  std::optional<SyncProgress> sync;
+  std::optional<SyncProgress> sync;             // of a resync or verify
+  std::optional<VerifyStatus> verify;           // not set: there has been none
 };
 
 struct ConnectionStatus {

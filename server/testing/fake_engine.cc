@@ -328,6 +328,25 @@ Task<Status> FakeResource::Invalidate(int volume, int peer_node_id) {
 Task<Status> FakeResource::InvalidateRemote(int, int) { co_return Ok(); }
 Task<Status> FakeResource::PauseSync(int, int) { co_return Ok(); }
 Task<Status> FakeResource::ResumeSync(int, int) { co_return Ok(); }
+Task<Status> FakeResource::StartVerify(int volume, int peer_node_id, drbd::VerifyRequest request) {
+  last_verify = request;
+  for (drbd::PeerVolumeStatus& each : peers_.at(peer_node_id).status.volumes) {
+    if (each.volume != volume) continue;
+    each.replication = drbd::ReplicationState::kVerifyS;
+    each.verify.emplace();
+    each.verify->running = each.verify->started_here = true;
+    each.verify->different_bytes = 4096;
+  }
+  co_return Ok();
+}
+Task<Status> FakeResource::StopVerify(int volume, int peer_node_id) {
+  for (drbd::PeerVolumeStatus& each : peers_.at(peer_node_id).status.volumes) {
+    if (each.volume != volume || !each.verify) continue;
+    each.replication = drbd::ReplicationState::kEstablished;
+    each.verify->running = false;
+  }
+  co_return Ok();
+}
 Task<Status> FakeResource::Outdate(int volume) {
   SetDisk(volumes_.at(volume), drbd::DiskState::kOutdated, "Outdate");
   co_return Ok();

@@ -71,6 +71,8 @@ class FakeResource final : public ReplicatedResource {
   Task<Status> InvalidateRemote(int volume, int peer_node_id) override;
   Task<Status> PauseSync(int volume, int peer_node_id) override;
   Task<Status> ResumeSync(int volume, int peer_node_id) override;
+  Task<Status> StartVerify(int volume, int peer_node_id, drbd::VerifyRequest request) override;
+  Task<Status> StopVerify(int volume, int peer_node_id) override;
   Task<Status> Outdate(int volume) override;
   Task<Status> Resize(int volume, drbd::ResizeRequest request) override;
   Task<Status> NewCurrentUuid(int volume, bool clear_bitmap, bool force) override;
@@ -91,6 +93,8 @@ class FakeResource final : public ReplicatedResource {
   void PeerArrives(int node_id);
   void SyncRuns(int node_id, uint64_t total, uint64_t left);
   void SyncEnds(int node_id);
+
+  std::optional<drbd::VerifyRequest> last_verify;
 
   drbd::NetOptions net(int node_id) const { return peers_.at(node_id).config.net; }
 

@@ -223,6 +223,12 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
     link.SendUuids(*device, 0);
     send_state = true;
   }
+  auto verifies = [](ReplicationState repl) {
+    return repl == ReplicationState::kVerifyS || repl == ReplicationState::kVerifyT;
+  };
+  // Both say that a verify begins, who drives it that it is over (drbd-wire.md 5.13).
+  send_state = send_state || (verifies(is.repl) && !verifies(was.repl)) ||
+               (was.repl == ReplicationState::kVerifyS && established && !verifies(is.repl));
   if (send_state) link.SendState(*device);
 
   if (is.repl == ReplicationState::kEstablished) StartOwedSync(*device);
@@ -261,6 +267,7 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
     default:
       break;
   }
+  AfterVerifyChange(*device, was.repl, is.repl);
   auto source = [](ReplicationState repl) {
     return repl == ReplicationState::kSyncSource || repl == ReplicationState::kPausedSyncS;
   };
@@ -270,6 +277,27 @@ void ResourceImpl::AfterPeerDeviceChange(const ResourceState& before, VolumeStat
       !device->target.finishing() && link.up()) {
     device->tasks.Spawn(StopTarget(device));
   }
+}
+
+void ResourceImpl::AfterVerifyChange(PeerDevice& device, ReplicationState was,
+                                     ReplicationState is) {
+  if (is == ReplicationState::kVerifyS) device.verify_source.Start();
+  if (is == ReplicationState::kVerifyT) device.verify_target.Begin();
+  // The link or a disk ended it in the middle.
+  if (was == ReplicationState::kVerifyS && device.verify_source.running() &&
+      !device.verify_source.finishing() && device.connection().up()) {
+    device.tasks.Spawn(StopVerifySource(&device));
+  }
+  if (was == ReplicationState::kVerifyT) {
+    device.verify_target.End();
+    if (device.verify.status().different_bytes != 0 && device.volume().disk() != nullptr) {
+      tasks_.Spawn(WriteBitmapSoon(&device.volume()));
+    }
+  }
+}
+
+Task<void> ResourceImpl::StopVerifySource(PeerDevice* device) {
+  co_await device->verify_source.Stop();
 }
 
 // Both have the same and know it: bits that are left over, of extents in an activity log for

@@ -440,6 +440,8 @@ Task<void> Connection::CleanUp() {
     PeerDevice* device = volume->peer(node());
     co_await device->target.Stop();
     co_await device->source.Stop();
+    co_await device->verify_source.Stop();
+    co_await device->verify_target.Stop();
   }
   co_await reads_.Stop();
   co_await RenewGenerations();
@@ -578,6 +580,7 @@ void Connection::UpdateResync(const ResyncOptions& options) {
   config_.resync = options;
   for (auto& [number, volume] : resource_.volumes()) {
     volume->peer(node())->target.Configure(options);
+    volume->peer(node())->verify_source.Configure(options);
   }
 }
 

@@ -11,6 +11,7 @@
 // keep-alive; the control loop never waits for disk, log or data (9.3).
 #pragma once
 
+#include <algorithm>
 #include <boost/circular_buffer.hpp>
 #include <memory>
 #include <optional>
@@ -144,6 +145,11 @@ class Connection final : private SendQueue::Owner {
   // With a digest: whether the content, which has this one here, is equal there.
   void SendResyncRequest(PeerDevice& device, uint64_t first, uint64_t end, uint64_t block_id,
                          Bytes digest);
+  // Online verify (drbd-wire.md 5.13): request, answer, result.
+  void SendVerifyRequest(PeerDevice& device, uint64_t first, uint64_t end, uint64_t block_id);
+  void SendVerifyReply(PeerDevice& device, const wire::DagtagRequest& request, Bytes digest);
+  void SendVerifyResult(PeerDevice& device, uint64_t first, uint64_t end, uint64_t block_id,
+                        wire::VerifyResult result);
   // The reply to a resync or remote read; the payload is referenced until `notice` is called.
   void SendDataReply(wire::PacketType type, PeerDevice& device, uint64_t sector, uint64_t block_id,
                      std::span<const iovec> payload, SentNotice* notice);
@@ -174,7 +180,8 @@ class Connection final : private SendQueue::Owner {
   // Every barrier that was sent has been acknowledged.
   bool barriers_settled() const { return epoch_writes_ == 0 && unacked_head_ == nullptr; }
 
-  // By csums-alg; nullptr while none is configured.
+  // By verify-alg and csums-alg; nullptr while none is configured.
+  wire::Digest* verify_digest() { return verify_.For(config_.net.verify_alg); }
   wire::Digest* csums_digest() { return csums_.For(config_.net.csums_alg); }
 
   PeerWrites& writes() { return writes_; }
@@ -211,11 +218,17 @@ class Connection final : private SendQueue::Owner {
   void LogFailure(std::string_view reason);
 
   template <typename Packet>
-  void SendWithDigest(wire::PacketType type, int volume, const Packet& packet, Bytes digest);
+  void SendWithDigest(wire::PacketType type, int volume, const Packet& packet, Bytes digest) {
+    if (!up() || !data_queue_.running()) return;
+    MutableBytes out = data_queue_.Append(wire::kMaxHeaderSize + Packet::kSize + digest.size());
+    wire::EncodePacket(type, volume, packet, out, static_cast<uint32_t>(digest.size()));
+    std::ranges::copy(digest, out.begin() + wire::kMaxHeaderSize + Packet::kSize);
+  }
   // The position in the Primary's stream that an answer must not fall behind.
   wire::DagtagRequest AtPosition(uint64_t sector, uint64_t block_id, uint32_t bytes);
 
-  // --- receiving (connection_data.cc, connection_config.cc, connection_control.cc) ---
+  // --- receiving (connection_data.cc, connection_config.cc, connection_control.cc,
+  // connection_verify.cc) ---
   Task<void> DataLoop();
   Task<void> ControlLoop();
   Task<void> KeepAlive();
@@ -234,6 +247,8 @@ class Connection final : private SendQueue::Owner {
   Task<Status> OnBitmap(const wire::Header& header, PeerDevice& device);
   Status CheckHeldWrites() const;
   Task<Status> OnVerifyRequest(const wire::Header& header, PeerDevice& device);
+  Task<Status> OnVerifyReply(const wire::Header& header, PeerDevice& device);
+  Status OnVerifyResult(const wire::Header& header, Bytes payload, PeerDevice& device);
   Status OnProtocol(Bytes payload);
   Status OnProtocolUpdate(Bytes payload);
   Status OnSyncParam(Bytes payload);
@@ -306,6 +321,7 @@ class Connection final : private SendQueue::Owner {
   bool has_been_connected_ = false;          // in an earlier one
   std::optional<wire::Digest> peer_digest_;  // of data the peer sends
   std::optional<wire::Digest> own_digest_;   // of data we send
+  NamedDigest verify_;
   NamedDigest csums_;
   struct UnexpectedSocket : umblock::Completion {
     Connection* connection;

@@ -85,8 +85,11 @@ Status Connection::HandleControl(const wire::Header& header, Bytes payload) {
       return OnPeersInSync(payload, **device);
     }
     case PacketType::kOvResult:
-    case PacketType::kOvResultId:
-      return Ok();  // verify is not offered yet; nothing was asked
+    case PacketType::kOvResultId: {
+      Result<PeerDevice*> device = DeviceFor(header);
+      if (!device) return std::unexpected(device.error());
+      return OnVerifyResult(header, payload, **device);
+    }
     default:
       return OnBlockAck(header, payload);
   }
@@ -156,6 +159,11 @@ Status Connection::OnBlockAck(const wire::Header& header, Bytes payload) {
     case PacketType::kRsCancel:
     case PacketType::kRsCancelAhead:
     case PacketType::kRsIsInSync: {
+      if (VerifyBlock* verified =
+              device.verify_source.FindRequest(ack->block_id, ack->sector, ack->blksize)) {
+        device.verify_source.OnCancelled(verified);
+        return Ok();
+      }
       ResyncBlock* block = device.target.FindRequest(ack->block_id, ack->sector, ack->blksize);
       if (block == nullptr) return Ok();  // of a resync that was stopped
       // Its state, which ends this resync, may still be behind data that is on the way.

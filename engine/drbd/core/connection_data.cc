@@ -172,6 +172,9 @@ Task<Status> Connection::HandleData(const wire::Header& header) {
     case PacketType::kOvRequest:
     case PacketType::kOvDagtagReq:
       co_return co_await OnVerifyRequest(header, device);
+    case PacketType::kOvReply:
+    case PacketType::kOvDagtagReply:
+      co_return co_await OnVerifyReply(header, device);
     default:
       co_return MakeError(ErrorCode::kInvalidArgument, "unexpected data packet {} (0x{:x})",
                           wire::PacketName(header.type), static_cast<int>(header.type));
@@ -472,15 +475,6 @@ Task<Status> Connection::OnDeallocated(const wire::Header& header, PeerDevice& d
   }
   block->deallocated = true;
   device.target.OnReply(block);
-  co_return Ok();
-}
-
-// Online verify is not offered yet: whoever asks is told that the block was skipped.
-Task<Status> Connection::OnVerifyRequest(const wire::Header& header, PeerDevice& device) {
-  Result<Bytes> payload = co_await data_reader_->Small(header.length);
-  if (!payload) co_return std::unexpected(payload.error());
-  wire::BlockRequest request = *wire::BlockRequest::Decode(*payload);
-  SendBlockAck(PacketType::kRsCancel, device, request.sector, request.block_id, request.blksize);
   co_return Ok();
 }
 

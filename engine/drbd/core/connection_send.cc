@@ -177,14 +177,6 @@ void Connection::SendOutOfSync(PeerDevice& device, uint64_t first, uint64_t end)
   }
 }
 
-template <typename Packet>
-void Connection::SendWithDigest(PacketType type, int volume, const Packet& packet, Bytes digest) {
-  if (!up() || !data_queue_.running()) return;
-  MutableBytes out = data_queue_.Append(wire::kMaxHeaderSize + Packet::kSize + digest.size());
-  wire::EncodePacket(type, volume, packet, out, static_cast<uint32_t>(digest.size()));
-  std::ranges::copy(digest, out.begin() + wire::kMaxHeaderSize + Packet::kSize);
-}
-
 void Connection::SendResyncRequest(PeerDevice& device, uint64_t first, uint64_t end,
                                    uint64_t block_id, Bytes digest) {
   auto bytes = static_cast<uint32_t>((end - first) * 512);

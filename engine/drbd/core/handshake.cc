@@ -274,6 +274,8 @@ void ResourceImpl::OnPeerState(PeerDevice& device, const wire::StateWord& theirs
   bool ends_resync =
       theirs.replication == ReplicationState::kEstablished &&
       (own == ReplicationState::kSyncSource || own == ReplicationState::kPausedSyncS);
+  bool ends_verify =
+      theirs.replication == ReplicationState::kEstablished && own == ReplicationState::kVerifyT;
   // A congested peer sends no data any more, only what is out of sync; this node's data is old from
   // now on. Later the peer becomes the source of a resync, with the bits that both have (7.7).
   bool falls_behind =
@@ -292,7 +294,7 @@ void ResourceImpl::OnPeerState(PeerDevice& device, const wire::StateWord& theirs
     if (theirs.role == Role::kPrimary || theirs.role == Role::kSecondary) {
       next.peer(node).role = theirs.role;
     }
-    if (ends_resync) peer.repl = ReplicationState::kEstablished;
+    if (ends_resync || ends_verify) peer.repl = ReplicationState::kEstablished;
   });
   if (!check) {
     logger().Warn("{}: the peer's state is not acceptable: {}", device.name(),
@@ -459,6 +461,14 @@ ResourceImpl::RemoteEdit ResourceImpl::EditFor(const Transaction& transaction) {
     case ProposalKind::kEmpty:
       break;
     case ProposalKind::kStartVerify:
+      if (!direct) break;
+      result.edit = [=](ResourceState& next) {
+        if (VolumeState* volume = next.Volume(proposal.volume)) {
+          volume->peer(from).repl = ReplicationState::kVerifyT;
+        }
+      };
+      result.reason = "the peer starts a verify";
+      break;
     case ProposalKind::kRemoveVolume:
     case ProposalKind::kOther:
       result.refused = true;

@@ -1,10 +1,20 @@
 #include "engine/drbd/core/io_ranges.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/base/assert.h"
 
 namespace umblock::drbd {
+
+namespace {
+
+bool IsWrite(RangeKind kind) {
+  return kind == RangeKind::kLocalWrite || kind == RangeKind::kPeerWrite ||
+         kind == RangeKind::kResyncWrite;
+}
+
+}  // namespace
 
 RangeTable::~RangeTable() { UMBLOCK_ASSERT(empty(), "no I/O is in flight when its table goes"); }
 
@@ -24,6 +34,8 @@ bool RangeTable::Matters(RangeKind kind, int peer, bool awaiting_reply, const Io
       return other.kind_ != RangeKind::kResyncRead;
     case RangeKind::kPeerRead:
       return other.kind_ == RangeKind::kPeerWrite;
+    case RangeKind::kVerify:
+      return IsWrite(other.kind_);
     case RangeKind::kLocalWrite:
       return true;
   }
@@ -67,6 +79,13 @@ bool RangeTable::Insert(IoRange* range, RangeKind kind, int peer, uint64_t first
   range->awaiting_reply_ = kind == RangeKind::kResyncWrite;
   range->sequence_ = next_sequence_++;
   bool wait = MustWait(kind, peer, range->awaiting_reply_, range->sequence_, first, end, nullptr);
+  range->touched_ = false;
+  if (kind == RangeKind::kVerify) {
+    range->touched_ = std::exchange(wait, false);
+    longest_verified_ = std::max(longest_verified_, end - first);
+  } else if (!verified_.empty() && IsWrite(kind)) {
+    TouchVerified(first, end);
+  }
   SetFor(*range).insert(*range);
   range->state_ = wait ? IoRange::State::kWaiting : IoRange::State::kGranted;
   if (wait) waiting_.push_back(*range);
@@ -99,7 +118,19 @@ void RangeTable::Remove(IoRange* range) {
   Set& set = SetFor(*range);
   set.erase(set.iterator_to(*range));
   range->state_ = IoRange::State::kOutside;
-  GrantWaiting();
+  if (range->kind_ != RangeKind::kVerify) {
+    GrantWaiting();
+  } else if (verified_.empty()) {
+    longest_verified_ = 0;
+  }
+}
+
+void RangeTable::TouchVerified(uint64_t first, uint64_t end) {
+  IoRange key;
+  key.first_ = first > longest_verified_ ? first - longest_verified_ : 0;
+  for (auto it = verified_.lower_bound(key); it != verified_.end() && it->first_ < end; ++it) {
+    if (it->end_ > first) it->touched_ = true;
+  }
 }
 
 void RangeTable::GrantWaiting() {

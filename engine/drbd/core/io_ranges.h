@@ -23,6 +23,7 @@ enum class RangeKind : uint8_t {
   kResyncWrite,  // sync target: from before the request is sent until the block is written
   kResyncRead,   // sync source: from the read until the target acknowledged
   kPeerRead,     // of the front of a peer: after what that peer wrote before; nothing waits for it
+  kVerify,       // never waits and is never waited for; writes that overlap it mark it
 };
 
 class IoRange : public boost::intrusive::set_base_hook<>,
@@ -35,6 +36,8 @@ class IoRange : public boost::intrusive::set_base_hook<>,
   uint64_t end_sector() const { return end_; }
   bool granted() const { return state_ == State::kGranted; }
   bool inserted() const { return state_ != State::kOutside; }
+  // kVerify: a write has overlapped it at some time since it was inserted.
+  bool touched() const { return touched_; }
 
  private:
   friend class RangeTable;
@@ -49,6 +52,7 @@ class IoRange : public boost::intrusive::set_base_hook<>,
   int8_t peer_ = -1;
   State state_ = State::kOutside;
   bool awaiting_reply_ = false;
+  bool touched_ = false;
 };
 
 class RangeTable {
@@ -68,7 +72,7 @@ class RangeTable {
 
   // True if Insert would have to wait.
   bool WouldWait(RangeKind kind, int peer, uint64_t first, uint64_t end) const;
-  bool empty() const { return small_.empty() && large_.empty(); }
+  bool empty() const { return small_.empty() && large_.empty() && verified_.empty(); }
   size_t waiting() const { return waiting_.size(); }
 
  private:
@@ -79,6 +83,7 @@ class RangeTable {
   using Set = boost::intrusive::multiset<IoRange>;
 
   Set& SetFor(const IoRange& range) {
+    if (range.kind_ == RangeKind::kVerify) return verified_;
     return range.end_ - range.first_ <= kSmallSectors ? small_ : large_;
   }
   static bool Matters(RangeKind kind, int peer, bool awaiting_reply, const IoRange& other);
@@ -88,9 +93,12 @@ class RangeTable {
                          bool awaiting_reply, uint64_t sequence, uint64_t first, uint64_t end,
                          const IoRange* self);
   void GrantWaiting();
+  void TouchVerified(uint64_t first, uint64_t end);
 
   Set small_;
   Set large_;
+  Set verified_;  // apart: there are many, and nobody but a write has to look at them
+  uint64_t longest_verified_ = 0;            // since it was empty
   boost::intrusive::list<IoRange> waiting_;  // in the order of their sequence
   uint64_t next_sequence_ = 1;
   bool granting_ = false;

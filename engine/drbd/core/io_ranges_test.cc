@@ -332,5 +332,42 @@ TEST_P(RangeTableModel, AgreesAndNeverBlocksForEver) {
 }
 INSTANTIATE_TEST_SUITE_P(Seeds, RangeTableModel, ::testing::Range(1u, 41u));
 
+// Nothing waits for a verify, nor a verify for anything; what was written meanwhile is known.
+TEST(RangeTableVerify, WritesTouchItAndNobodyWaits) {
+  for (RangeKind write : {RangeKind::kLocalWrite, RangeKind::kPeerWrite, RangeKind::kResyncWrite}) {
+    Bench bench;
+    Entry* beside = bench.Add(RangeKind::kVerify, 0, 8);
+    Entry* verified = bench.Add(RangeKind::kVerify, 8, 16);
+    EXPECT_TRUE(verified->granted());
+    EXPECT_FALSE(verified->touched());
+    Entry* writing = bench.Add(write, 15, 32, 2);
+    EXPECT_TRUE(writing->granted());
+    EXPECT_TRUE(verified->touched());
+    EXPECT_FALSE(beside->touched());
+    Entry* late = bench.Add(RangeKind::kVerify, 24, 32);
+    EXPECT_TRUE(late->granted());
+    EXPECT_TRUE(late->touched()) << "the write is still under way";
+    bench.table.Remove(writing);
+    EXPECT_TRUE(verified->touched()) << "it stays so";
+    Entry* after = bench.Add(RangeKind::kVerify, 16, 24);
+    EXPECT_FALSE(after->touched());
+    // A discard over many.
+    Entry* large = bench.Add(RangeKind::kLocalWrite, 0, 100000, 2);
+    EXPECT_TRUE(large->granted());
+    EXPECT_TRUE(beside->touched());
+    EXPECT_TRUE(after->touched());
+  }
+}
+
+TEST(RangeTableVerify, ReadsDoNotTouchIt) {
+  Bench bench;
+  Entry* verified = bench.Add(RangeKind::kVerify, 0, 8);
+  Entry* read = bench.Add(RangeKind::kResyncRead, 0, 8);
+  EXPECT_TRUE(read->granted());
+  EXPECT_TRUE(bench.Add(RangeKind::kPeerRead, 0, 8)->granted());
+  EXPECT_FALSE(verified->touched());
+  EXPECT_FALSE(bench.Add(RangeKind::kVerify, 0, 8)->touched());
+}
+
 }  // namespace
 }  // namespace umblock::drbd

@@ -25,9 +25,13 @@ PeerDevice::PeerDevice(Volume& volume, Connection& connection)
                         volume.number())),
       target(*this),
       source(*this),
+      verify(volume.resource().logger(), name_),
+      verify_source(*this),
+      verify_target(*this),
       tasks(volume.reactor()),
       sink_(std::make_unique<Sink>(*this)) {
   target.Configure(connection.config().resync);
+  verify_source.Configure(connection.config().resync);
 }
 
 PeerDevice::~PeerDevice() = default;

@@ -1,5 +1,5 @@
 // PeerDevice: one volume towards one peer — what the peer said about it, and what runs between the
-// two now (bitmap exchange, resync). The states themselves (replication, peer disk) are in
+// two now (bitmap exchange, resync, verify). The states themselves (replication, peer disk) are in
 // ResourceState. Lives as long as both volume and connection are configured; the part that belongs
 // to one connect is reset by OnConnecting(). Threading: one reactor.
 #pragma once
@@ -9,6 +9,9 @@
 
 #include "engine/drbd/core/resync_source.h"
 #include "engine/drbd/core/resync_target.h"
+#include "engine/drbd/core/verify_source.h"
+#include "engine/drbd/core/verify_tally.h"
+#include "engine/drbd/core/verify_target.h"
 #include "engine/drbd/meta/bitmap.h"
 #include "engine/drbd/state/peer_uuids.h"
 #include "engine/drbd/state/resource_state.h"
@@ -87,6 +90,9 @@ class PeerDevice {
   // After what they refer to.
   ResyncTarget target;
   ResyncSource source;
+  VerifyTally verify;  // of the one that runs, or the last one
+  VerifySource verify_source;
+  VerifyTarget verify_target;
   // What the resource does for this device; joined before the device goes.
   TaskGroup tasks;
 

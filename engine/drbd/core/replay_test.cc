@@ -134,6 +134,12 @@ std::string OrderName(wire::PacketType type) {
     case wire::PacketType::kCsumRsRequest:
     case wire::PacketType::kRsCsumDagtagReq:
       return "P_RS_REQUEST";
+    case wire::PacketType::kOvDagtagReq:
+      return "P_OV_REQUEST";
+    case wire::PacketType::kOvDagtagReply:
+      return "P_OV_REPLY";
+    case wire::PacketType::kOvResultId:
+      return "P_OV_RESULT";
     case wire::PacketType::kRsDeallocated:
     case wire::PacketType::kRsDeallocatedId:
       return "P_RS_DATA_REPLY";
@@ -185,8 +191,8 @@ void ReplayLink(const RecordedSide& side) {
   SCOPED_TRACE(side.name);
   std::vector<testing::RecordedStep> steps;
   for (const testing::RecordedStep& step : side.all) {
-    // Online verify and online resize are declined for now (docs/protocol.md).
-    if (ReplayBed::IsDeclined(step, side.link->agreed_features)) break;
+    // Online resize is declined for now (docs/protocol.md).
+    if (ReplayBed::IsDeclined(step)) break;
     if (step.ours && ReplayBed::InitiativeOf(step, side.link->agreed_features) ==
                          ReplayBed::Initiative::kUnknown) {
       break;

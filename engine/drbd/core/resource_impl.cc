@@ -231,8 +231,19 @@ void ResourceImpl::Readmit() {
 
 void ResourceImpl::OnDagtagAdvanced() {
   for (auto& [number, of] : volumes_) {
-    for (auto& [node, device] : of->peers()) device->source.OnDagtagAdvanced();
+    for (auto& [node, device] : of->peers()) {
+      device->source.OnDagtagAdvanced();
+      device->verify_source.OnDagtagAdvanced();
+      device->verify_target.OnDagtagAdvanced();
+    }
   }
+}
+
+bool ResourceImpl::HasReceived(uint32_t node, uint64_t dagtag) const {
+  if (dagtag == 0 || static_cast<int>(node) == own_node()) return true;
+  auto it = connections_.find(static_cast<int>(node));
+  if (it == connections_.end() || !it->second->up()) return true;
+  return it->second->writes().last_dagtag() >= dagtag;
 }
 
 void ResourceImpl::DegradeToDrain(std::string_view reason) {

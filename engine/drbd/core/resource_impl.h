@@ -81,6 +81,8 @@ class ResourceImpl {
   void ScheduleProgress();
   void Readmit();
   void OnDagtagAdvanced();
+  // This node has all that the Primary `node` wrote up to `dagtag`, or nobody waits for it here.
+  bool HasReceived(uint32_t node, uint64_t dagtag) const;
   const char* write_ordering() const { return flush_ordering_ ? "flush" : "drain"; }
   bool flush_ordering() const { return flush_ordering_; }
   void DegradeToDrain(std::string_view reason);
@@ -149,6 +151,8 @@ class ResourceImpl {
   Task<Status> Demote(bool force);
   Task<Status> Invalidate(int volume, int node, bool remote);
   Task<Status> SetPause(int volume, int node, bool paused);
+  Task<Status> StartVerify(int volume, int node, VerifyRequest request);
+  Task<Status> StopVerify(int volume, int node);
   Task<Status> Outdate(int number);
   Task<Status> NewCurrentUuid(int number, bool clear_bitmap, bool force = false);
   Task<Status> SetSuspended(bool suspended);
@@ -199,6 +203,11 @@ class ResourceImpl {
   void NegotiateAttach(PeerDevice& device, const wire::StateWord& theirs);
   Task<void> AnswerAttach(PeerDevice* device, wire::StateWord theirs, uint64_t session);
   Task<void> StopTarget(PeerDevice* device);
+  void AfterVerifyChange(PeerDevice& device, ReplicationState was, ReplicationState is);
+  Task<void> StopVerifySource(PeerDevice* device);
+  Result<std::pair<uint64_t, uint64_t>> VerifyRange(PeerDevice& device,
+                                                    const VerifyRequest& request) const;
+  Status MayVerify(PeerDevice& device) const;
   void ForgetDifferences(PeerDevice& device);
   void MarkInFlightOutOfSync(PeerDevice& device);
   void TellInFlightOutOfSync(PeerDevice& device);

@@ -51,12 +51,7 @@ Task<bool> ResyncSource::OnRequest(wire::DagtagRequest request, bool thin, Bytes
 
 // drbd-io-path.md G.4: the read must not see less of the primary's stream than the target has.
 bool ResyncSource::DependencyMet(const ResyncRead& read) const {
-  ResourceImpl& resource = device_.volume().resource();
-  int node = static_cast<int>(read.request.dagtag_node_id);
-  if (read.request.dagtag == 0 || node == resource.own_node()) return true;
-  Connection* connection = resource.connection(node);
-  if (connection == nullptr || !connection->up()) return true;
-  return connection->writes().last_dagtag() >= read.request.dagtag;
+  return device_.volume().resource().HasReceived(read.request.dagtag_node_id, read.request.dagtag);
 }
 
 void ResyncSource::OnDagtagAdvanced() {

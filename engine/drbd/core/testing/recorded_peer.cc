@@ -182,6 +182,12 @@ bool IsFlow(PacketType type) {
     case PacketType::kRsDataReply:
     case PacketType::kRsWriteAck:
     case PacketType::kRsIsInSync:
+    case PacketType::kOvRequest:
+    case PacketType::kOvDagtagReq:
+    case PacketType::kOvReply:
+    case PacketType::kOvDagtagReply:
+    case PacketType::kOvResult:
+    case PacketType::kOvResultId:
     case PacketType::kDataRequest:
     case PacketType::kDataReply:
     case PacketType::kPeerAck:
@@ -202,6 +208,10 @@ bool IsAnswer(PacketType type) {
     case PacketType::kRsDataReply:
     case PacketType::kRsWriteAck:
     case PacketType::kRsIsInSync:
+    case PacketType::kOvReply:
+    case PacketType::kOvDagtagReply:
+    case PacketType::kOvResult:
+    case PacketType::kOvResultId:
     case PacketType::kDataReply:
       return true;
     default:
@@ -272,6 +282,37 @@ Task<void> RecordedPeer::Answer(const wire::Header& header, Bytes payload) {
       auto packet = Encoded(type, header.volume, head, digest.size() + request->blksize);
       std::ranges::copy(digest, packet.begin() + wire::kMaxHeaderSize + wire::DataHead::kSize);
       co_await SendRaw(SocketKind::kData, std::move(packet));
+      break;
+    }
+    case PacketType::kOvRequest:
+    case PacketType::kOvDagtagReq: {
+      std::vector<std::byte> digest = DigestOfZeroes(side_.prepared.net.verify_alg,
+                                                     wire::BlockRequest::Decode(payload)->blksize);
+      bool with_dagtag = header.type == PacketType::kOvDagtagReq;
+      std::vector<std::byte> packet(wire::kMaxHeaderSize + payload.size());
+      wire::EncodeHeader({.type = with_dagtag ? PacketType::kOvDagtagReply : PacketType::kOvReply,
+                          .volume = header.volume,
+                          .length = static_cast<uint32_t>(payload.size() + digest.size())},
+                         packet);
+      std::ranges::copy(payload, packet.begin() + wire::kMaxHeaderSize);
+      packet.insert(packet.end(), digest.begin(), digest.end());
+      co_await SendRaw(SocketKind::kData, std::move(packet));
+      break;
+    }
+    case PacketType::kOvReply:
+    case PacketType::kOvDagtagReply: {
+      auto reply = wire::BlockRequest::Decode(payload);
+      if (agreed_protocol_ >= wire::kProtocolBlockIds) {
+        co_await SendRaw(SocketKind::kControl,
+                         Encoded(PacketType::kOvResultId, header.volume,
+                                 wire::OvResultId{reply->sector, reply->block_id, reply->blksize, 1,
+                                                  wire::VerifyResult::kInSync}));
+      } else {
+        wire::BlockAck result{reply->sector, 0, reply->blksize, 1};
+        result.set_ov_result(wire::kOvResultInSync);
+        co_await SendRaw(SocketKind::kControl,
+                         Encoded(PacketType::kOvResult, header.volume, result));
+      }
       break;
     }
     case PacketType::kRsDataReply: {
@@ -419,6 +460,7 @@ bool RecordedPeer::Substitute(const RecordedStep& step, std::vector<std::byte>& 
     case PacketType::kRsDagtagReq:
     case PacketType::kRsThinDagtagReq:
     case PacketType::kRsCsumDagtagReq:
+    case PacketType::kOvDagtagReq:
       // A place in a stream of writes that ours does not share.
       std::fill_n(payload.begin() + 20, 12, std::byte{0});
       return true;

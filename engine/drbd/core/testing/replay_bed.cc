@@ -250,6 +250,7 @@ ReplayBed::Initiative ReplayBed::InitiativeOf(const RecordedStep& step, uint32_t
         case ProposalKind::kPromote:
         case ProposalKind::kDemote:
         case ProposalKind::kDisconnect:
+        case ProposalKind::kStartVerify:
           return Initiative::kKnown;
         default:
           return Initiative::kUnknown;
@@ -269,12 +270,8 @@ ReplayBed::Initiative ReplayBed::InitiativeOf(const RecordedStep& step, uint32_t
   }
 }
 
-bool ReplayBed::IsDeclined(const RecordedStep& step, uint32_t features) {
-  if (step.type() == wire::PacketType::kTwopcPrepRsz) return true;
-  if (step.type() != wire::PacketType::kTwopcPrepare) return false;
-  auto request = wire::TwoPcRequest::Decode(step.packet->payload(), wire::TwoPcLayoutFor(features));
-  ProposalKind kind = Interpret(request->mask(), request->val(), step.packet->header.volume).kind;
-  return kind == ProposalKind::kStartVerify;
+bool ReplayBed::IsDeclined(const RecordedStep& step) {
+  return step.type() == wire::PacketType::kTwopcPrepRsz;
 }
 
 void ReplayBed::Begin(const RecordedStep& step) {
@@ -320,7 +317,12 @@ Task<Status> ReplayBed::ActOn(RecordedStep step) {
     case PacketType::kTwopcPrepare: {
       auto request =
           wire::TwoPcRequest::Decode(payload, wire::TwoPcLayoutFor(side_.link->agreed_features));
-      ProposalReading reading = Interpret(request->mask(), request->val(), kNoVolume);
+      int volume = step.packet->header.volume;
+      ProposalReading reading = Interpret(request->mask(), request->val(),
+                                          volume == wire::kNoVolume ? kNoVolume : volume);
+      if (reading.kind == ProposalKind::kStartVerify) {
+        co_return co_await resource_->StartVerify(volume, side_.peer, {});
+      }
       if (reading.kind == ProposalKind::kPromote) {
         co_return co_await resource_->Promote(reading.force_up_to_date);
       }

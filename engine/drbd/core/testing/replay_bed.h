@@ -40,7 +40,7 @@ class ReplayBed {
   enum class Initiative { kNone, kKnown, kUnknown };
   static Initiative InitiativeOf(const RecordedStep& step, uint32_t features);
   // A proposal that our node refuses whoever makes it.
-  static bool IsDeclined(const RecordedStep& step, uint32_t features);
+  static bool IsDeclined(const RecordedStep& step);
 
   SimWorld& world() { return *world_; }
   ResourceImpl& resource() { return *resource_; }
