@@ -164,7 +164,7 @@ class FakeEngine final : public Engine {
   std::vector<int> forgotten;  // node ids
   bool forgetting_fails = false;
   uint64_t last_known_size = 0;  // of the last Attach
-  bool attach_hangs = false;  // until an act with force comes, as if a peer did not answer
+  bool attach_hangs = false;     // until an act with force comes, as if a peer did not answer
 
  private:
   Reactor& reactor_;

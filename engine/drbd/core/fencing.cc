@@ -131,8 +131,7 @@ bool ResourceImpl::MayResend(PeerDevice& device, const wire::StateWord& theirs) 
   return state_.peer(device.node()).susp_fen && of.state().disk == DiskState::kUpToDate &&
          of.disk() != nullptr && !of.crashed_primary && device.uuids_known &&
          theirs.disk == DiskState::kUpToDate && device.uuids.Has(wire::kUuidFlagReconnect) &&
-         !device.uuids.Has(wire::kUuidFlagCrashedPrimary) &&
-         device.out_of_sync_bits() == 0 &&
+         !device.uuids.Has(wire::kUuidFlagCrashedPrimary) && device.out_of_sync_bits() == 0 &&
          SameUuid(of.disk()->uuids().current(), device.uuids.current);
 }
 
