@@ -248,7 +248,9 @@ TEST(Verify, ALinkThatDiesLeavesItsPlace) {
     EXPECT_FALSE(Found(pair, who).running);
     EXPECT_FALSE(Found(pair, who).complete);
     uint64_t reached = Found(pair, who).position;
-    EXPECT_EQ(Found(pair, who).compared_bytes, reached);
+    // Reads of what comes after it may have ended before the link did.
+    EXPECT_GE(Found(pair, who).compared_bytes, reached);
+    EXPECT_LT(Found(pair, who).compared_bytes, reached + (2 << 20));
     ASSERT_TRUE(Start(pair, who));
     ASSERT_TRUE(Ends(pair));
     EXPECT_EQ(Found(pair, who).start, reached);
