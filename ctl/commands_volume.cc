@@ -95,6 +95,8 @@ void AddVolumeActs(const Builder& b, CLI::App* noun) {
   Field(attach.verb, "--backend", attach.request, "backend", "Backend of the data (the volume's)");
   Field(attach.verb, "--metadata-backend", attach.request, "metadata_backend",
         "Backend of the metadata (the volume's, or internal)");
+  Flag(attach.verb, "--force", attach.request, "force",
+       "Even if it is not the disk that was attached last");
   auto detach = AddVolumeAct<v1::DetachRequest>(
       b, noun, "detach", "Detach the backend; also after a restart", "Detach",
       [&s](const v1::DetachRequest& r) -> Status {

@@ -73,6 +73,15 @@ def test_a_disk_without_metadata_and_one_of_another_volume_are_not_attached(clus
     cluster.b.umctl("backend", "create", "copy", "--path", copy)
     cluster.b.umctl("volume", "create", "r0/1")
     assert "node" in cluster.b.refused("volume", "attach", "r0/1", "--backend", "copy")
+    # The disks of two volumes of one node, taken for each other.
+    node.umctl("metadata", "create", "r0/1", "--backend", "blank")
+    node.umctl("volume", "attach", "r0/1", "--backend", "blank")
+    node.umctl("volume", "detach", "r0/1")
+    node.umctl("volume", "detach", "r0/0")
+    refusal = node.refused("volume", "attach", "r0/1", "--backend", "r0-disk")
+    assert "another disk" in refusal and "r0/1" in refusal
+    node.umctl("volume", "attach", "r0/0", "--backend", "r0-disk")
+    node.umctl("volume", "attach", "r0/1", "--backend", "blank")
     alive(cluster.a)
     alive(cluster.b)
 

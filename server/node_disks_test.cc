@@ -148,6 +148,34 @@ TEST_F(NodeTest, ReplacesADisk) {
                       "attached to backend 'disk1'"));
 }
 
+TEST_F(NodeTest, RefusesTheDiskOfAnotherVolumeEvenIfThatIsDetached) {
+  for (const char* name : {"disk0", "disk1"}) ASSERT_TRUE(MakeBackend(name));
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeVolume("r0", 0, "disk0"));
+  ASSERT_TRUE(MakeVolume("r0", 1, "disk1"));
+  ASSERT_TRUE(Detach("r0", 0));
+  ASSERT_TRUE(Detach("r0", 1));
+  v1::AttachRequest attach;
+  attach.set_resource("r0");
+  attach.set_backend("disk1");
+  EXPECT_TRUE(IsError(node_.Resources(&RM::Attach, attach), ErrorCode::kFailedPrecondition,
+                      "another disk"));
+  // Metadata that is made anew is the volume's own.
+  v1::CreateMetadataRequest create;
+  create.set_resource("r0");
+  create.set_backend("disk1");
+  create.set_force(true);
+  ASSERT_TRUE(node_.Resources(&RM::CreateMetadata, create));
+  ASSERT_TRUE(node_.Resources(&RM::Attach, attach));
+  ASSERT_TRUE(node_.Restart());
+  ASSERT_TRUE(Detach("r0", 0));
+  attach.set_backend("disk0");
+  EXPECT_TRUE(
+      IsError(node_.Resources(&RM::Attach, attach), ErrorCode::kFailedPrecondition, "by force"));
+  attach.set_force(true);
+  EXPECT_TRUE(node_.Resources(&RM::Attach, attach));
+}
+
 TEST_F(NodeTest, AVolumeThatLostItsBackendsIsNotAttachedAtTheNextStart) {
   for (const char* name : {"disk0", "disk1"}) ASSERT_TRUE(MakeBackend(name));
   ASSERT_TRUE(MakeResource("r0"));

@@ -19,6 +19,7 @@ struct VolumeEntry {
   bool attach_pending = false;  // declared, and not achieved since the start or the last Attach
   std::string problem;          // why it is pending
   uint64_t backend_bytes = 0;   // StoredVolume.backend_bytes
+  uint64_t device_uuid = 0;     // StoredVolume.device_uuid
   std::set<std::string> fronts;
   bool going = false;  // being made or deleted: nobody may begin to present it
 };

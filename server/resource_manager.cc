@@ -390,6 +390,7 @@ Status ResourceManager::RestoreResource(const config::v1::StoredResource& stored
     volume.attach = from.attach();
     volume.attach_pending = from.attach();
     volume.backend_bytes = from.backend_bytes();
+    volume.device_uuid = from.device_uuid();
     auto volume_config = ToVolumeConfig(from.spec());
     Status added = volume_config ? entry->resource->AddVolume(*volume_config)
                                  : std::unexpected(volume_config.error());

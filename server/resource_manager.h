@@ -113,7 +113,9 @@ class ResourceManager {
   Status RestoreResource(const config::v1::StoredResource& stored);
   Status RefuseCopy(const std::string& volume, const std::string& backend,
                     uint64_t device_uuid) const;
-  Task<Status> AttachNow(ResourceEntryPtr entry, uint32_t number);
+  Status RefuseOther(const std::string& volume, const std::string& backend, uint64_t expected,
+                     uint64_t device_uuid) const;
+  Task<Status> AttachNow(ResourceEntryPtr entry, uint32_t number, bool other_disk = false);
   Task<Status> MakeMetadata(std::string backend, std::string metadata_backend, uint32_t max_peers,
                             bool force);
   Task<Status> AttachFresh(ResourceEntryPtr entry, uint32_t number, bool create_metadata,

@@ -93,8 +93,20 @@ Status ResourceManager::RefuseCopy(const std::string& volume, const std::string&
   return Ok();
 }
 
+// A wrong disk would be taken for the volume's data, and the nodes would agree on it.
+Status ResourceManager::RefuseOther(const std::string& volume, const std::string& backend,
+                                    uint64_t expected, uint64_t device_uuid) const {
+  if (device_uuid == 0 || expected == 0 || device_uuid == expected) return Ok();
+  return MakeError(
+      ErrorCode::kFailedPrecondition,
+      "backend '{}' has the metadata of another disk (device UUID {:016X}) than the one that was "
+      "attached to {} last ({:016X}); attach that one, or create the metadata of this one anew, or "
+      "attach it by force if it is known to be the right one",
+      backend, device_uuid, volume, expected);
+}
+
 // With the lifecycle lock held. The backends are claimed here if they are not yet.
-Task<Status> ResourceManager::AttachNow(ResourceEntryPtr entry, uint32_t number) {
+Task<Status> ResourceManager::AttachNow(ResourceEntryPtr entry, uint32_t number, bool other_disk) {
   VolumeEntry* volume = entry->Volume(number);
   const v1::VolumeSpec& spec = volume->spec;
   UMBLOCK_CO_TRY(ClaimBackends(spec));
@@ -109,8 +121,11 @@ Task<Status> ResourceManager::AttachNow(ResourceEntryPtr entry, uint32_t number)
     if (!metadata) co_return std::unexpected(metadata.error());
     request.metadata = *metadata;
   }
-  request.may_attach = [this, name = VolumeName(entry->name(), number), backend = spec.backend()](
-                           uint64_t device_uuid) { return RefuseCopy(name, backend, device_uuid); };
+  request.may_attach = [this, name = VolumeName(entry->name(), number), backend = spec.backend(),
+                        expected = other_disk ? 0 : volume->device_uuid](uint64_t device_uuid) {
+    Status copy = RefuseCopy(name, backend, device_uuid);
+    return copy ? RefuseOther(name, backend, expected, device_uuid) : copy;
+  };
   Status attached = co_await entry->resource->Attach(request);
   // kNotFound is 'no metadata here', for which there is a remedy.
   if (!attached && attached.error().code() == ErrorCode::kNotFound) {
@@ -330,6 +345,12 @@ Task<Result<v1::CreateMetadataResponse>> ResourceManager::CreateMetadata(
     made = co_await MakeMetadata(spec.backend(), spec.metadata_backend(), request.max_peers(),
                                  request.force());
   }
+  if (made && volume->device_uuid != 0) {
+    made = co_await parts_.config.Commit([&request](StoredState& state) {
+      FindVolume(state, request.resource(), request.number())->set_device_uuid(0);
+    });
+    if (made) volume->device_uuid = 0;
+  }
   for (const std::string& backend : claimed) backends_->Release(backend, user);
   if (!made) co_return std::unexpected(made.error().Within(name));
   parts_.logger.Info("{}: metadata created backend=\"{}\" max_peers={} force={}", name,
@@ -362,7 +383,7 @@ Task<Result<v1::Volume>> ResourceManager::Attach(v1::AttachRequest request) {
   if (!same) ReleaseBackends(before);
   if (!same) volume->backend_bytes = 0;
   volume->spec = spec;
-  Status attached = co_await AttachNow(entry, request.number());
+  Status attached = co_await AttachNow(entry, request.number(), request.force());
   if (attached) {
     attached = co_await parts_.config.Commit([&spec](StoredState& state) {
       auto* stored = FindVolume(state, spec.resource(), spec.number());

@@ -11,17 +11,21 @@ Task<Status> ResourceManager::RememberSizes(ResourceEntryPtr entry) {
     uint32_t number;
     uint64_t wanted;
     uint64_t backend;
+    uint64_t device_uuid;
   };
   std::vector<Sizes> changed;
   for (const drbd::VolumeStatus& status : entry->resource->status().volumes) {
     const auto number = static_cast<uint32_t>(status.number);
     VolumeEntry* volume = entry->Volume(number);
-    if (volume == nullptr || volume->going || status.backing_bytes == 0) continue;
+    if (volume == nullptr || volume->going) continue;
+    if (status.backing_bytes == 0) continue;
+    // Kept while there is no disk, as is that of one without such a tag.
+    const uint64_t device_uuid = status.device_uuid != 0 ? status.device_uuid : volume->device_uuid;
     if (volume->backend_bytes == status.backing_bytes &&
-        volume->spec.size_bytes() == status.wanted_bytes) {
+        volume->spec.size_bytes() == status.wanted_bytes && volume->device_uuid == device_uuid) {
       continue;
     }
-    changed.push_back({number, status.wanted_bytes, status.backing_bytes});
+    changed.push_back({number, status.wanted_bytes, status.backing_bytes, device_uuid});
   }
   if (changed.empty()) co_return Ok();
   Status stored = co_await parts_.config.Commit([&](StoredState& state) {
@@ -29,6 +33,7 @@ Task<Status> ResourceManager::RememberSizes(ResourceEntryPtr entry) {
       auto* volume = FindVolume(state, entry->name(), sizes.number);
       volume->mutable_spec()->set_size_bytes(sizes.wanted);
       volume->set_backend_bytes(sizes.backend);
+      volume->set_device_uuid(sizes.device_uuid);
     }
   });
   if (!stored) co_return stored;
@@ -36,6 +41,7 @@ Task<Status> ResourceManager::RememberSizes(ResourceEntryPtr entry) {
     VolumeEntry* volume = entry->Volume(sizes.number);
     volume->spec.set_size_bytes(sizes.wanted);
     volume->backend_bytes = sizes.backend;
+    volume->device_uuid = sizes.device_uuid;
   }
   Show(*entry, "sizes");
   co_return Ok();

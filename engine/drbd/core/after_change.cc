@@ -316,7 +316,8 @@ void ResourceImpl::ForgetDifferences(PeerDevice& device) {
   }
   // A disk that came back equal has missed nothing.
   device.misses_writes = false;
-  if (of.disk()->SyncIsOwed(device.node())) return;  // these bits do mean something
+  // These bits do mean something: what a verify has found differs under one and the same name.
+  if (of.disk()->SyncIsOwed(device.node()) || device.verify.status().different_bytes != 0) return;
   bool changed = DropBitmapUuid(of.disk()->uuids(), device.node());
   if (std::optional<uint32_t> slot = device.slot()) {
     changed = of.disk()->bitmap().ClearAll(*slot) != 0 || changed;

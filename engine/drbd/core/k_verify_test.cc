@@ -223,6 +223,25 @@ TEST(Verify, StopsAndGoesOnWhereItWas) {
   pair.ExpectIdleCounters();
 }
 
+// INV-3: what is known to differ is not forgotten by a link that comes back with nothing written.
+TEST(Verify, WhatItFoundOutlivesAReconnect) {
+  Pair pair(WithVerify(11));
+  WriteBehind(pair, 1, 8192, 512, 0x77);
+  ASSERT_TRUE(Start(pair, 0));
+  ASSERT_TRUE(Ends(pair));
+  ASSERT_TRUE(pair.Demote(0));
+  ASSERT_TRUE(pair.Disconnect(0, 1));
+  ASSERT_TRUE(pair.Connect(0, 1));
+  ASSERT_TRUE(pair.RunUntil([&] { return pair.AllUpToDate(); }, 60s));
+  EXPECT_EQ(pair.out_of_sync(0, 1), 4096u);
+  EXPECT_EQ(pair.out_of_sync(1, 0), 4096u);
+  ASSERT_TRUE(pair.Promote(0));
+  ASSERT_TRUE(pair.Disconnect(0, 1));
+  ASSERT_EQ(pair.Do(0, IoOp::kWrite, 1 << 20, 4096, 0x55), 0);
+  ASSERT_TRUE(pair.Connect(0, 1));
+  ASSERT_TRUE(pair.RunUntil([&] { return pair.Equal(0, 1) && pair.out_of_sync(0, 1) == 0; }, 60s));
+}
+
 TEST(Verify, KeepsToItsRate) {
   Pair pair(Slow(9));
   auto before = pair.world().now();
