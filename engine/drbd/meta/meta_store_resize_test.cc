@@ -114,8 +114,9 @@ TEST(MetaStoreResize, WhatRunsMeanwhileWaitsAndGoesOn) {
     const auto run = [](Task<Status> task) -> Task<void> {
       UMBLOCK_ASSERT((co_await task).has_value(), "no error is injected");
     };
+    const AlBatch batch = Batch(1, {{2, 11}}, {3});  // outlives the write
     machine.Spawn(run(store->WriteSuperblock()));
-    machine.Spawn(run(store->WriteTransaction(Batch(1, {{2, 11}}, {3}))));
+    machine.Spawn(run(store->WriteTransaction(batch)));
     machine.Spawn(run(store->MoveToEnd()));
     machine.Spawn(run(store->WriteSuperblock()));
     machine.Spawn(run(store->WriteDirtyPages()));
