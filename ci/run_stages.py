@@ -67,7 +67,8 @@ def source_files():
 
 
 def changed_files():
-    """Since UMBLOCK_CI_BASE, or the branch's start, or in the last commits; and what is not committed."""
+    """Since UMBLOCK_CI_BASE or the branch's start, or, if that is too much, in the last commits; and
+    what is not committed."""
     base = os.environ.get("UMBLOCK_CI_BASE")
     if not base:
         for candidate in ["origin/main", "origin/master"]:
@@ -75,13 +76,15 @@ def changed_files():
             if merge_base and merge_base != git("rev-parse", "HEAD"):
                 base = merge_base[0]
                 break
-    changed = set(git("diff", "--name-only", base or last_commits()))
+    changed = set(git("diff", "--name-only", base)) if base else set()
+    if not base or len([path for path in changed if path.endswith(".cc")]) > TIDY_FILES:
+        changed = set(git("diff", "--name-only", last_commits()))
     return [path for path in source_files() if path in changed]
 
 
 def last_commits():
-    """On main itself: the commit before the last ones that touch no more sources than clang-tidy has
-    time for, at least one."""
+    """The commit before the last ones that touch no more sources than clang-tidy has time for, at
+    least one."""
     base = "HEAD~1"
     for commit in git("rev-list", "--first-parent", "--max-count=100", "HEAD~1"):
         touched = [path for path in git("diff", "--name-only", commit) if path.endswith(".cc")]
