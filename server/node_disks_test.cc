@@ -253,7 +253,7 @@ TEST_F(NodeTest, SizesAreChangedAndRemembered) {
   EXPECT_TRUE(IsError(node_.Resources(&RM::ResizeVolume, resize), ErrorCode::kNotFound, "r0/7"));
   // Where the metadata was is known at the next start.
   node_.OnReactor([&] { node_.engine().last_known_size = 0; });
-  node_.Restart();
+  ASSERT_TRUE(node_.Restart());
   EXPECT_EQ(node_.engine().last_known_size, before);
   EXPECT_EQ(GetResource("r0")->volumes(0).spec().size_bytes(), before / 2);
 }

@@ -7,10 +7,8 @@ namespace umblock::drbd {
 namespace {
 
 using testing::ClusterOptions;
-using testing::FrontIo;
 using testing::Options;
 using testing::Pair;
-using testing::Text;
 
 constexpr uint64_t kFill = 1280 << 10;  // more than Pair writes at once
 

@@ -9,7 +9,6 @@ namespace {
 using testing::ClusterOptions;
 using testing::Options;
 using testing::Pair;
-using testing::Text;
 
 ClusterOptions ByDigest(uint64_t seed, const char* algorithm = "crc32c") {
   ClusterOptions options = Options(seed);

@@ -8,7 +8,6 @@
 namespace umblock::drbd {
 namespace {
 
-using testing::Bench;
 using testing::ClusterOptions;
 using testing::FrontIo;
 using testing::Options;

@@ -7,13 +7,11 @@
 namespace umblock::drbd {
 namespace {
 
-using testing::Bench;
 using testing::ClusterOptions;
 using testing::FrontIo;
 using testing::Options;
 using testing::Pair;
 using testing::Text;
-using wire::PacketType;
 
 constexpr const char* kFence = "/h/fence-peer";
 constexpr const char* kUnfence = "/h/unfence-peer";

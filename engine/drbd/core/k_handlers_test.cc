@@ -6,9 +6,7 @@
 namespace umblock::drbd {
 namespace {
 
-using testing::Bench;
 using testing::ClusterOptions;
-using testing::FrontIo;
 using testing::Options;
 using testing::Pair;
 using testing::Text;

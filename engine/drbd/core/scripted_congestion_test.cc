@@ -13,7 +13,6 @@ using testing::kData;
 using testing::PacketType;
 using testing::ScriptedOptions;
 using testing::ScriptedPeer;
-using testing::Taken;
 using testing::Text;
 
 class ScriptedCongestion : public ::testing::Test {

@@ -11,7 +11,6 @@ using testing::kData;
 using testing::PacketType;
 using testing::ScriptedOptions;
 using testing::ScriptedPeer;
-using testing::Taken;
 using testing::Text;
 
 constexpr uint64_t kMiB = 1 << 20;

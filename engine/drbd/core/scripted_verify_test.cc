@@ -15,7 +15,6 @@ using testing::kData;
 using testing::PacketType;
 using testing::ScriptedOptions;
 using testing::ScriptedPeer;
-using testing::Taken;
 using testing::Text;
 
 std::vector<std::byte> DigestOf(size_t bytes, uint8_t fill) {
