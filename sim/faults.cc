@@ -14,7 +14,6 @@ using drbd::wire::PacketType;
 namespace {
 
 constexpr Duration kArmedFor = 6s;
-constexpr Duration kCrossing = 2ms;
 
 // Packets after which a crash is interesting.
 constexpr PacketType kCrashPoints[] = {PacketType::kTwopcPrepare,
@@ -157,6 +156,7 @@ bool Faults::Cuts(const Episode& episode) {
       return true;
     }
     case Fault::kCutBothEnds:
+      Arm(episode, kArmedFor);
       CutAll(true);
       return true;
     default:
@@ -281,6 +281,7 @@ void Faults::OnPacket(const TappedPacket& packet) {
     const auto request = drbd::wire::BlockRequest::Decode(packet.payload);
     if (request) cluster_.workload().Focus(request->sector);
   }
+  if (type == PacketType::kInitialData || type == PacketType::kInitialMeta) OnInitialPacket(packet);
   const int sender = packet.connection->node(packet.from_end).index();
   const uint64_t payload = packet.start + packet.header.size();
   if (type == PacketType::kData && packet.header.length >= 512 && Take(Fault::kCutPayload)) {
@@ -354,14 +355,33 @@ void Faults::OnActivityLogWrite(int index) {
   CrashAt(index, episode);
 }
 
+// Crossed connects: both nodes have made a connection for the same purpose, and each has said so
+// before it heard it from the other. It takes two nodes that begin at the same time, and a network
+// that is slower than they are. So, for as long as a cut at both ends is armed, first packets are
+// held back, and the control socket is cut again while both nodes wait for the pair to settle: of
+// the four ways in which they may then go on, at once or passively, one makes them cross.
 void Faults::OnConnection(const std::shared_ptr<SimConnection>& connection) {
-  const int from = connection->node(0).index();
-  if (last_established_.from_node == 1 - from && world_.now() - last_established_.at <= kCrossing) {
+  const Armed& slot = armed_[static_cast<size_t>(Fault::kCutBothEnds)];
+  if (!active_ || !slot.armed || world_.now() > slot.until) return;
+  connection->Hold(20ms + Duration(static_cast<int64_t>((slot.episode.choice >> 8) % 80'000'000)));
+}
+
+void Faults::OnInitialPacket(const TappedPacket& packet) {
+  const bool data = packet.header.type == PacketType::kInitialData;
+  Initial& last = initial_[data ? 1 : 0];
+  const int from = packet.connection->node(packet.from_end).index();
+  const bool crossed = last.connection != nullptr && last.from_node == 1 - from &&
+                       last.connection->established(0) && last.connection->delivered(0) == 0;
+  last = {packet.connection->shared_from_this(), from};
+  Armed& slot = armed_[static_cast<size_t>(Fault::kCutBothEnds)];
+  if (crossed) {
     cluster_.coverage().Count(Situation::kCrossedConnects);
-    last_established_.from_node = -1;
-    return;
+    slot.armed = false;
   }
-  last_established_ = {from, world_.now()};
+  if (data || !slot.armed || world_.now() > slot.until) return;
+  After(cluster_.setup(from).net.ping_timeout / 2, [&slot, held = last.connection] {
+    if (slot.armed) held->Cut(false, true);
+  });
 }
 
 }  // namespace umblock::sim

@@ -35,9 +35,10 @@ class Faults {
     int from_end;
     Situation situation;
   };
-  struct Established {
+  // A node's first packet on a connection that it has made, which says what the connection is for.
+  struct Initial {
+    std::shared_ptr<SimConnection> connection;
     int from_node = -1;
-    SimTime at{};
   };
 
   void Execute(const Episode& episode);
@@ -56,6 +57,7 @@ class Faults {
   void CrashAt(int index, const Episode& episode);
   void OnActivityLogWrite(int index);
   void OnConnection(const std::shared_ptr<SimConnection>& connection);
+  void OnInitialPacket(const TappedPacket& packet);
   void CheckAimed();
   void After(Duration delay, std::function<void()> fn);
   SimCrash KindOf(const Episode& episode) const;
@@ -68,7 +70,7 @@ class Faults {
   const std::vector<size_t> without_;
   std::array<Armed, static_cast<size_t>(Fault::kCount)> armed_;
   std::vector<Aimed> aimed_;
-  Established last_established_;
+  std::array<Initial, 2> initial_;  // the last ones: of the control, of the data socket
   bool active_ = false;
   WireTap tap_;
 };

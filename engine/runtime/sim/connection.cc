@@ -316,6 +316,12 @@ void SimConnection::MuteAfter(int from_end, uint64_t bytes) {
   if (bytes == 0) ReachedCut(from_end);
 }
 
+void SimConnection::Hold(Duration duration) {
+  for (Pipe& pipe : pipes_) {
+    pipe.last_arrival = std::max(pipe.last_arrival, world_.now() + duration);
+  }
+}
+
 void SimConnection::ReachedCut(int from) {
   Pipe& pipe = pipes_[from];
   pipe.cut_at.reset();

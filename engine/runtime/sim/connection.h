@@ -75,6 +75,8 @@ class SimConnection : public std::enable_shared_from_this<SimConnection> {
   void Cut(bool silent = false, bool at_once = false);
   // Only this direction goes dead, unnoticed, after `bytes` more bytes.
   void MuteAfter(int from_end, uint64_t bytes);
+  // Nothing arrives at either end until so long from now; it is late, not lost.
+  void Hold(Duration duration);
   // True once a cut or mute of this direction has struck after its number of bytes.
   bool struck(int from_end) const { return pipes_[from_end].struck; }
 
