@@ -3,7 +3,8 @@
 
     ci/check_traceability.py build/ci/results.json
 
-Every row of a table names, in backticks, the tests that prove its point, or says `open`. A name is
+Every row of a table names, in backticks, the tests that prove its point, or says `open: ` and the issue
+that will (its number, or `the issue …`). A name is
 `Suite.Case` or `binary: Suite.Case` (GoogleTest; after one of these in a row, `Case` alone will do),
 `e2e/file.py::test` (pytest), `stage:NAME` (a stage of .ci/run), `sim:NAME`, `mutant:NAME`, `fuzz:NAME`
 or `fuzz/NAME.cc`; `*` stands for anything. Each must have run and passed.
@@ -78,6 +79,8 @@ def main():
             where = f"{path.relative_to(ROOT)}:{number}"
             named = references(row)
             is_open = re.search(r"\bopen\b", row.rstrip("| ").rsplit("|", 1)[-1]) is not None
+            if is_open and not re.search(r"\bopen: .*\bissue\b", row):
+                problems.append(f"{where}: 'open' without the issue that will prove it: {row[:100]}")
             if not named and not is_open:
                 problems.append(f"{where}: neither a test nor 'open': {row[:100]}")
             for name in named:

@@ -171,6 +171,8 @@ void BuildApp(const Builder& b) {
   b.app.description("umctl: manage an umblock node.");
   b.app.require_subcommand(1);
   b.app.set_help_all_flag("--help-all", "Help of everything");
+  b.app.set_version_flag("--version", std::string("umctl ") + server::kVersion,
+                         "Of umctl alone; `umctl version` asks the daemon too");
   AddGlobals(b.app, &b.session);
   AddStatus(b);
   AddResourceCommands(b);

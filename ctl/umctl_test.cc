@@ -229,6 +229,8 @@ TEST_F(UmctlTest, HealthAndVersion) {
   EXPECT_EQ(Run({"health"}), kExitUnavailable);
   Must({"version"});
   EXPECT_EQ(out_, "umctl " UMBLOCK_VERSION "\numblockd " UMBLOCK_VERSION "\n");
+  EXPECT_EQ(Run({"--version"}), kExitOk);
+  EXPECT_EQ(out_, "umctl " UMBLOCK_VERSION "\n");
 }
 
 TEST_F(UmctlTest, HelpAndCompletion) {

@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 
 import pytest
-from harness.docker import IMAGE, PROMETHEUS_IMAGE, ComposeCluster, Docker, compose_commands
+from harness.docker import COMPILED_IMAGE, IMAGE, PROMETHEUS_IMAGE, ComposeCluster, Docker, compose_commands
 from harness.node import MIB, ROOT
 from harness.shell import run, wait_until
 
@@ -169,14 +169,31 @@ def test_a_denied_io_uring_is_explained(docker):
     assert "kernel.io_uring_disabled=0" in said
 
 
-def test_the_image_needs_no_writable_root(docker):
+def show_node(docker, image):
+    """Starts the daemon of an image without any privilege and asks it who it is."""
     profile = ROOT / "docker" / "seccomp.json"
     ended = docker.run("run", "--rm", "--network", "none", "--cap-drop", "ALL", "--read-only",
                        "--tmpfs", "/run/umblock:uid=990", "--security-opt", "no-new-privileges",
-                       "--security-opt", f"seccomp={profile}", "--entrypoint", "bash", IMAGE, "-c",
+                       "--security-opt", f"seccomp={profile}", "--entrypoint", "bash", image, "-c",
                        "umblockd --state-dir /var/lib/umblock & for i in $(seq 100); do "
                        "umctl node show && break; sleep 0.1; done; kill $!; wait $! && id -un", timeout=60)
     assert "protocols" in ended.stdout and ended.stdout.endswith("umblock\n")
+
+
+def test_the_image_needs_no_writable_root(docker):
+    show_node(docker, IMAGE)
+
+
+def test_the_image_that_compiles_inside_runs(docker):
+    """The Dockerfile's default target: what it compiled is what the daemon of this tree would be."""
+    docker.build(COMPILED_IMAGE, ROOT, ROOT / "docker" / "Dockerfile", timeout=2400)
+    try:
+        show_node(docker, COMPILED_IMAGE)
+        versions = [docker.run("run", "--rm", "--network", "none", "--entrypoint", program, image, "--version").stdout
+                    for program in ["umblockd", "umctl"] for image in [IMAGE, COMPILED_IMAGE]]
+        assert versions[0] == versions[1] and versions[2] == versions[3] and all(versions)
+    finally:
+        docker.run("image", "rm", COMPILED_IMAGE, check=False)
 
 
 def test_the_shipped_profile_is_what_its_script_writes():
