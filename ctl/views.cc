@@ -190,6 +190,17 @@ void StatusVolume(const v1::Volume& volume, bool numbered, const StatusStyle& st
                       t.lower_pending());
 }
 
+std::string RenderHandshake(const v1::HandshakeDecision& decision, uint32_t peer_node_id) {
+  std::string out = fmt::format("        handshake: {}{}\n",
+                                decision.verdict() == "proceed" ? "" : decision.verdict() + ": ",
+                                decision.result());
+  if (!decision.way_out().empty())
+    out += fmt::format("          way out: {}\n", decision.way_out());
+  out += fmt::format("          rule: {}\n", decision.rule());
+  out += fmt::format("          here: {}\n", decision.own());
+  return out + fmt::format("          node {}: {}\n", peer_node_id, decision.peer());
+}
+
 void StatusPeerVolume(const v1::PeerVolume& volume, bool numbered, const StatusStyle& style,
                       std::string* out) {
   *out += "    ";
@@ -217,6 +228,9 @@ void StatusPeerVolume(const v1::PeerVolume& volume, bool numbered, const StatusS
           fmt::format(" first:{} end:{}", verify.first_different(), verify.last_different_end());
     }
     *out += "\n";
+  }
+  if (volume.has_handshake() && style.verbose) {
+    *out += RenderHandshake(volume.handshake(), volume.peer_node_id());
   }
   if (!style.statistics) return;
   *out += fmt::format("        received:{} sent:{} out-of-sync:{} pending:{} unacked:{}\n",

@@ -121,6 +121,15 @@ void FillVerify(const drbd::VerifyStatus& from, v1::VerifyResult* to) {
   to->set_last_different_end(from.last_different_end);
 }
 
+void FillHandshake(const drbd::HandshakeReport& from, v1::HandshakeDecision* to) {
+  to->set_verdict(from.verdict);
+  to->set_result(from.result);
+  to->set_way_out(from.way_out);
+  to->set_rule(from.rule);
+  to->set_own(from.own);
+  to->set_peer(from.peer);
+}
+
 void FillPeerVolume(const drbd::PeerVolumeStatus& from, v1::PeerVolume* to) {
   to->set_number(static_cast<uint32_t>(from.volume));
   to->set_replication(ToProto(from.replication));
@@ -133,6 +142,7 @@ void FillPeerVolume(const drbd::PeerVolumeStatus& from, v1::PeerVolume* to) {
   to->set_unacked(from.unacked);
   to->set_equal_bytes(from.equal_bytes);
   if (from.verify) FillVerify(*from.verify, to->mutable_verify());
+  if (from.handshake) FillHandshake(*from.handshake, to->mutable_handshake());
   if (!from.sync) return;
   v1::SyncProgress* sync = to->mutable_sync();
   const uint64_t total = from.sync->total_bytes;

@@ -206,6 +206,8 @@ v1::Event PeerVolumeEvent(const v1::PeerVolume& volume) {
   shown->clear_sent_bytes();
   shown->clear_pending();
   shown->clear_unacked();
+  // The engine's log has it, and status; of an event the states that it led to are enough.
+  shown->clear_handshake();
   return event;
 }
 

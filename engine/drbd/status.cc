@@ -55,6 +55,7 @@ PeerVolumeStatus StatusOf(PeerDevice& device) {
     result.sync = device.verify_target.progress();
   }
   if (device.verify.begun()) result.verify = device.verify.status();
+  result.handshake = device.handshake;
   return result;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/drbd/config.h"
+#include "engine/drbd/state/handshake_report.h"
 #include "engine/drbd/wire/state_word.h"
 
 namespace umblock::drbd {
@@ -73,6 +74,7 @@ struct PeerVolumeStatus {
   uint64_t unacked = 0;                         // answers owed to the peer
   std::optional<SyncProgress> sync;             // of a resync or verify
   std::optional<VerifyStatus> verify;           // not set: there has been none
+  std::optional<HandshakeReport> handshake;     // of the last handshake; not set: there was none
 };
 
 struct ConnectionStatus {

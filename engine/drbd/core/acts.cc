@@ -4,12 +4,12 @@
 #include "engine/drbd/core/quiesce.h"
 #include "engine/drbd/core/resource_impl.h"
 #include "engine/drbd/state/membership.h"
+#include "engine/drbd/state/refusal.h"
 
 namespace umblock::drbd {
 
 Status ResourceImpl::Refused(std::string_view act, const StateRefusal& refusal) const {
-  Error error = refusal.ToError();
-  return std::unexpected(error.Within(fmt::format("{} resource {}", act, name())));
+  return std::unexpected(RefusalError(act, name(), refusal, state_));
 }
 
 Status ResourceImpl::Refused(std::string_view act, StateResult result) const {

@@ -66,7 +66,7 @@ TEST(ReplicationTest, ASecondPrimaryIsRefusedWithTheReason) {
   ASSERT_TRUE(cluster.Await(0, cluster.resource(0).Promote(false)));
   Status refused = cluster.Await(1, cluster.resource(1).Promote(false));
   ASSERT_FALSE(refused);
-  EXPECT_NE(refused.error().message().find("Multiple primaries"), std::string::npos)
+  EXPECT_NE(refused.error().message().find("Another node is Primary"), std::string::npos)
       << Text(refused);
   EXPECT_EQ(cluster.Write(1, 0, 4096, 1), EROFS);
 }

@@ -119,7 +119,8 @@ SyncDecision ResourceImpl::DecideConnect(PeerDevice& device, const wire::StateWo
     in.compare.now = &*now;
   }
   SyncDecision decision = DecideSync(in);
-  std::string text = Explain(in, decision);
+  device.handshake = Report(in, decision);
+  const std::string text = device.handshake->Line();
   CallHandlersFor(device, decision);
   // What is tried again is the connection's to log: it knows how often.
   if (decision.verdict != SyncVerdict::kRetry) logger().Info("{}: {}", device.name(), text);
@@ -343,14 +344,15 @@ void ResourceImpl::DecideConnected(PeerDevice& device, const wire::StateWord& th
   SyncInput in = InputFor(device, theirs);
   in.attach = attach;
   SyncDecision decision = DecideSync(in);
-  logger().Info("{}: {}", device.name(), Explain(in, decision));
+  device.handshake = Report(in, decision);
+  logger().Info("{}: {}", device.name(), device.handshake->Line());
   CallHandlersFor(device, decision);
   if (decision.verdict != SyncVerdict::kProceed) {
     if (!attach) {
       device.connection().Fail(decision.verdict == SyncVerdict::kRetry
                                    ? ConnectionState::kNetworkFailure
                                    : ConnectionState::kDisconnecting,
-                               Explain(in, decision));
+                               device.handshake->Line());
     }
     return;
   }
@@ -374,7 +376,8 @@ void ResourceImpl::NegotiateAttach(PeerDevice& device, const wire::StateWord& th
   SyncInput in = InputFor(device, theirs);
   in.attach = true;
   SyncDecision decision = DecideSync(in);
-  logger().Info("{}: {}", device.name(), Explain(in, decision));
+  device.handshake = Report(in, decision);
+  logger().Info("{}: {}", device.name(), device.handshake->Line());
   int node = device.node();
   int number = device.volume_number();
   PeerDeviceState& fact = state_.Volume(number)->peer(node);
@@ -385,7 +388,7 @@ void ResourceImpl::NegotiateAttach(PeerDevice& device, const wire::StateWord& th
                                   ? ReplicationState::kEstablished
                                   : decision.repl();
   } else {
-    device.volume().disk_reason = Explain(in, decision);
+    device.volume().disk_reason = device.handshake->Line();
     fact.negotiation_result = ReplicationState::kBehind;
   }
   (void)Change("attached", {.hard = true}, [](ResourceState&) {});

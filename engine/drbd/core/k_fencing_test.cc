@@ -231,7 +231,7 @@ TEST(Fencing, S35ThePeerIsPrimaryAndThisNodeOutdatesItself) {
   Alone pair(ResourceOnly(35), 6);
   Status promoted = pair.Promote(1);
   ASSERT_FALSE(promoted);
-  EXPECT_NE(promoted.error().message().find("Need access to UpToDate data"), std::string::npos)
+  EXPECT_NE(promoted.error().message().find("No UpToDate data can be reached"), std::string::npos)
       << Text(promoted);
   EXPECT_EQ(pair.disk_state(1), DiskState::kOutdated);
 }
@@ -248,7 +248,7 @@ TEST(Fencing, APromotionNeedsFencingToSucceed) {
   ASSERT_TRUE(other.WaitDisk(1, DiskState::kUpToDate));
   Status promoted = other.Promote(1);
   ASSERT_FALSE(promoted);
-  EXPECT_NE(promoted.error().message().find("peer is not outdated"), std::string::npos)
+  EXPECT_NE(promoted.error().message().find("The fencing policy forbids"), std::string::npos)
       << Text(promoted);
   EXPECT_EQ(other.Fenced(1), 1u);
   other.handlers(1).Exits(kFence, 7);

@@ -51,6 +51,27 @@ TEST(States, S04DisconnectOfTwoSecondariesLeavesBothUpToDate) {
   EXPECT_TRUE(pair.Promote(1));
 }
 
+TEST(States, TheLastHandshakeIsInTheStatus) {
+  Pair pair(Options());
+  const auto handshake = [&pair](int node) {
+    return pair.status(node).connections.at(0).volumes.at(0).handshake;
+  };
+  ASSERT_TRUE(pair.Disconnect(0, 1));
+  ASSERT_TRUE(pair.WaitConnection(1, ConnectionState::kConnecting));
+  ASSERT_EQ(pair.Write(0, 65536, 4096, 7), 0);
+  ASSERT_TRUE(pair.Connect(0, 1));
+  ASSERT_TRUE(pair.BecomesUpToDate());
+  ASSERT_TRUE(handshake(0) && handshake(1));
+  EXPECT_EQ(handshake(0)->verdict, "proceed");
+  EXPECT_EQ(handshake(0)->rule, "bitmap-self gave source-use-bitmap");
+  EXPECT_EQ(handshake(1)->rule, "bitmap-peer gave target-use-bitmap");
+  // Each shows the other what it has itself.
+  EXPECT_EQ(handshake(0)->own.substr(0, 16), handshake(1)->peer.substr(0, 16));
+  EXPECT_EQ(handshake(0)->peer.substr(0, 16), handshake(1)->own.substr(0, 16));
+  EXPECT_NE(handshake(0)->own.find(" Primary UpToDate, 1 blocks"), std::string::npos)
+      << handshake(0)->own;
+}
+
 TEST(States, S05ReconnectWithoutIoNeedsNoResync) {
   Pair pair(Options());
   ASSERT_TRUE(pair.Disconnect(0, 1));
@@ -202,7 +223,7 @@ TEST(States, S18ASecondPrimaryIsRefused) {
   Pair pair(Options());
   Status promoted = pair.Promote(1);
   ASSERT_FALSE(promoted);
-  EXPECT_NE(promoted.error().message().find("Multiple primaries"), std::string::npos)
+  EXPECT_NE(promoted.error().message().find("Another node is Primary"), std::string::npos)
       << Text(promoted);
   EXPECT_EQ(pair.status(1).role, Role::kSecondary);
   EXPECT_EQ(pair.status(0).role, Role::kPrimary);

@@ -13,6 +13,7 @@
 #include "engine/drbd/core/verify_tally.h"
 #include "engine/drbd/core/verify_target.h"
 #include "engine/drbd/meta/bitmap.h"
+#include "engine/drbd/state/handshake_report.h"
 #include "engine/drbd/state/peer_uuids.h"
 #include "engine/drbd/state/resource_state.h"
 #include "engine/drbd/wire/bitmap_stream.h"
@@ -63,11 +64,13 @@ class PeerDevice {
   uint64_t bitmap_packets = 0;   // received so far, in all exchanges
   uint64_t rs_start_uuid = 0;
   wire::StateWord handshake_word;  // of the connect that is under way
-  ReplicationState reported{};     // the peer's own view, in its last state on this link
-  bool consider_resync = false;    // decide again on the next state of the peer
-  bool starting_owed = false;      // about to propose the resync that a new size owes
-  uint64_t handlers_called = 0;    // the session in which a decision called handlers; 0: none
-  bool starting_target = false;    // on the way from WFBitMapT or Behind to SyncTarget
+  // What the last handshake, here or on an earlier link, decided.
+  std::optional<HandshakeReport> handshake;
+  ReplicationState reported{};   // the peer's own view, in its last state on this link
+  bool consider_resync = false;  // decide again on the next state of the peer
+  bool starting_owed = false;    // about to propose the resync that a new size owes
+  uint64_t handlers_called = 0;  // the session in which a decision called handlers; 0: none
+  bool starting_target = false;  // on the way from WFBitMapT or Behind to SyncTarget
   // Writes of the present generation may be missing there: the next one begins without this peer.
   bool misses_writes = false;
 

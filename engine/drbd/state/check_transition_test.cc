@@ -59,7 +59,8 @@ TEST(SoftRules, R1TwoPrimaries) {
   now.peer(1).role = Role::kPrimary;
   Result r = Change(now, Promote);
   EXPECT_EQ(r.code, StateResult::kTwoPrimaries);
-  EXPECT_THAT(r.text, HasSubstr("Multiple primaries not allowed by config (node 1)"));
+  EXPECT_THAT(r.text,
+              HasSubstr("Another node is Primary, and the connection allows one only (node 1)"));
   now.peer(1).allow_two_primaries = true;
   EXPECT_EQ(Change(now, Promote).code, StateResult::kSuccess);
 }

@@ -18,7 +18,7 @@ using namespace testing;  // NOLINT: the fixture of this module
 TEST(StateRefusal, NamesObjectReasonAndWayOut) {
   const StateRefusal refusal{StateResult::kNoUpToDateDisk, "volume 0"};
   EXPECT_EQ(refusal.text(),
-            "Need access to UpToDate data (volume 0). Connect a node with an UpToDate disk, or "
+            "No UpToDate data can be reached (volume 0). Connect a node with an UpToDate disk, or "
             "promote with force if this data is the one to keep.");
   EXPECT_EQ(refusal.ToError().code(), ErrorCode::kFailedPrecondition);
   for (int code = -28; code < 0; ++code) {

@@ -1,5 +1,5 @@
-// Result codes of state changes (drbd-states.md 1.9). Codes >= 1 are success. The text is what the
-// kernel prints; the way out is for an operator.
+// Result codes of state changes (drbd-states.md 1.9). Codes >= 1 are success. The name is
+// the kernel's, for who looks it up there; text and way out are for an operator.
 #pragma once
 
 #include <cstdint>
@@ -49,7 +49,8 @@ enum class StateResult : int {
 constexpr bool Succeeded(StateResult result) { return static_cast<int>(result) >= 1; }
 
 std::string_view StateResultName(StateResult result);  // "SS_TWO_PRIMARIES" without the "SS_"
-std::string_view StateResultText(StateResult result);  // the kernel's sentence
+std::string_view StateResultText(
+    StateResult result);  // what is in the way, a sentence without its dot
 // What can be done about it, a sentence; empty for success.
 std::string_view StateResultRemedy(StateResult result);
 
@@ -58,7 +59,7 @@ struct StateRefusal {
   StateResult code = StateResult::kUnknownError;
   std::string detail;
 
-  // "Need access to UpToDate data (volume 0). Connect a node with ..."
+  // "No UpToDate data can be reached (volume 0). Connect a node with ..."
   std::string text() const;
   Error ToError() const;
   bool operator==(const StateRefusal&) const = default;

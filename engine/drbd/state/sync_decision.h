@@ -214,7 +214,4 @@ struct SyncDecision {
 
 SyncDecision DecideSync(const SyncInput& in);
 
-// One sentence for people: what was decided, by which rule, from what.
-std::string Explain(const SyncInput& in, const SyncDecision& decision);
-
 }  // namespace umblock::drbd

@@ -1,6 +1,4 @@
-// Names of rules, outcomes and policies, and the sentence that explains a decision.
-#include <fmt/format.h>
-
+// Names of rules, outcomes and policies.
 #include "engine/drbd/state/sync_decision.h"
 
 namespace umblock::drbd {
@@ -170,92 +168,6 @@ std::string_view SyncReasonName(SyncReason reason) {
       return "dry-run";
   }
   return "?";
-}
-
-namespace {
-
-std::string_view DirectionText(const SyncDecision& d) {
-  switch (d.direction) {
-    case SyncDirection::kNone:
-      return "no resync is needed";
-    case SyncDirection::kSource:
-      return "this node is the source of a resync";
-    case SyncDirection::kTarget:
-      return "this node is the target of a resync";
-  }
-  return "?";
-}
-
-std::string BitmapText(const SyncDecision& d) {
-  switch (d.bitmap) {
-    case BitmapAction::kNone:
-      return d.direction == SyncDirection::kNone ? "" : ", of the blocks marked in the bitmap";
-    case BitmapAction::kSetAll:
-      return ", of the whole device";
-    case BitmapAction::kCopyFrom:
-      return fmt::format(", of the blocks tracked for node {}", d.node);
-    case BitmapAction::kClear:
-      return fmt::format(", of the blocks the source tracks for node {}", d.node);
-  }
-  return "";
-}
-
-std::string_view ReasonText(SyncReason reason) {
-  switch (reason) {
-    case SyncReason::kUnrelatedData:
-      return "the two disks hold unrelated data; invalidate one of them if they are meant to be "
-             "the same volume";
-    case SyncReason::kRequiresProtocol:
-      return "the peer's protocol is too old for this situation; upgrade it";
-    case SyncReason::kHandshakeChanged:
-      return "this node's data generation changed during the handshake";
-    case SyncReason::kMissedFinishUnclear:
-      return "the end of an earlier resync was missed and this peer would judge it differently";
-    case SyncReason::kSplitBrain:
-      return "both sides were changed independently (split brain); connect with discard-my-data "
-             "on the side whose changes shall be lost";
-    case SyncReason::kPrimaryWouldBeTarget:
-      return "this Primary would have to take over the peer's data; demote it first or set "
-             "rr-conflict";
-    case SyncReason::kDryRun:
-      return "only a dry run was asked for";
-    case SyncReason::kNone:
-      break;
-  }
-  return "";
-}
-
-}  // namespace
-
-std::string Explain(const SyncInput& in, const SyncDecision& d) {
-  const CompareInput& c = in.compare;
-  std::string text;
-  if (d.verdict == SyncVerdict::kProceed) {
-    text = fmt::format("{}{}", DirectionText(d), BitmapText(d));
-  } else {
-    text = fmt::format("{}: {}", d.verdict == SyncVerdict::kRetry ? "retry" : "disconnect",
-                       ReasonText(d.reason));
-  }
-  text += fmt::format("; rule {} gave {}", SyncRuleName(d.comparison.rule),
-                      SyncOutcomeName(d.comparison.outcome));
-  if (d.outcome != d.comparison.outcome) {
-    text += fmt::format(", changed to {}", SyncOutcomeName(d.outcome));
-    if (d.by_disk_state) text += " by the disk states";
-    if (d.by_quorum) text += " by quorum";
-    if (d.by_split_brain_policy) text += " by the after-split-brain policy";
-    if (d.by_discard_my_data) text += " by discard-my-data";
-    if (d.by_rr_conflict) text += " by rr-conflict";
-    if (d.rule != d.comparison.rule) text += fmt::format(" by rule {}", SyncRuleName(d.rule));
-  }
-  if (d.by_role) text += ", directed by who is Primary";
-  text += fmt::format(
-      "; self {:016X}:{:016X} {} {} bits {} flags {:X}, node {} {:016X}:{:016X} {} {} bits {} "
-      "flags {:X}",
-      c.own_current, c.own->bitmap(c.peer_node).uuid, RoleName(in.own_role),
-      DiskStateName(in.own_disk), in.own_bits, c.own_flags, c.peer_node, c.peer->current,
-      c.peer->BitmapFor(in.own_node), RoleName(in.peer_role), DiskStateName(in.peer_disk),
-      in.peer_bits, c.peer->flags);
-  return text;
 }
 
 }  // namespace umblock::drbd
