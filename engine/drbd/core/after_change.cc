@@ -412,7 +412,12 @@ Task<void> ResourceImpl::StartTarget(PeerDevice* device, uint64_t session, Repli
   of.CountLower(-1);
   if (!status || !valid()) co_return;
   // Congested again meanwhile: it will say when it is ready.
-  if (device->reported == ReplicationState::kAhead) co_return;
+  if (device->reported == ReplicationState::kAhead) {
+    (void)Change("the peer pulled ahead", {.hard = true}, [=](ResourceState& next) {
+      next.Volume(number)->peer(node).repl = ReplicationState::kBehind;
+    });
+    co_return;
+  }
   logger().Info("{}: {} bits to sync", device->name(), device->out_of_sync_bits());
   std::string_view why = from == ReplicationState::kBehind ? "the peer is no longer congested"
                          : from == ReplicationState::kEstablished ? "the volume has grown"

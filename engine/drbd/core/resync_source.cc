@@ -241,10 +241,15 @@ void ResyncSource::Abandon() { GiveUpAll(); }
 
 void ResyncSource::CancelAhead() {
   for (ResyncRead& read : in_work_) {
-    if (read.queued || read.answered) continue;
-    device_.connection().SendBlockAck(wire::PacketType::kRsCancelAhead, device_,
-                                      read.request.sector, read.request.block_id,
-                                      read.request.blksize);
+    if (read.answered) continue;
+    const wire::DagtagRequest& request = read.request;
+    if (read.queued) {
+      device_.connection().SendOutOfSync(device_, request.sector,
+                                         request.sector + request.blksize / 512);
+      continue;
+    }
+    device_.connection().SendBlockAck(wire::PacketType::kRsCancelAhead, device_, request.sector,
+                                      request.block_id, request.blksize);
   }
   GiveUpAll();
 }

@@ -65,7 +65,8 @@ class ResyncSource {
   // The resync is over while the link lives: no answer is waited for any more, no range held.
   void Abandon();
   // This node pulls ahead (drbd-io-path.md F.6): what was not answered yet is refused; the target
-  // asks again later. What was sent it may or may not write; its bits stay.
+  // asks again later. What was sent it may have written and cleared its bits of, while they stay
+  // here: it is told that they are set, or a write that follows would be no news to it.
   void CancelAhead();
   // The connection is gone: forgets what waits; ends when no read is in flight.
   Task<void> Stop();

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/drbd/core/testing/scripted_fixture.h"
+#include "engine/drbd/core/testing/scripted_source.h"
 
 namespace umblock::drbd {
 namespace {
@@ -136,6 +137,48 @@ TEST_F(ScriptedCongestion, ASourceThatPullsAheadCancelsWhatItWasAsked) {
   peer->bench->disk(0).SetHang(false);
   ASSERT_TRUE(peer->world().RunUntil([&] { return write->answered(); }, 10s));
   EXPECT_EQ(peer->state(), ConnectionState::kConnected) << peer->last_error();
+}
+
+// The answer was sent before it happened, so the target may have cleared its bit already; what is
+// written from then on must not depend on whether this node still has its own.
+TEST_F(ScriptedCongestion, ABlockThatWasAnsweredAndIsWrittenAfterwardsIsOutOfSyncAgain) {
+  Up();
+  Congest();
+  ASSERT_EQ(Write(1 << 20, 4096, 2), 0);
+  AckBarrier();
+  ASSERT_TRUE(StateIn(ReplicationState::kSyncSource));
+  peer->persona.disk = DiskState::kInconsistent;
+  peer->SendState(0, ReplicationState::kSyncTarget);
+  peer->bench->RunFor(100ms);
+  Ask((1 << 20) / 512, 80);
+  ASSERT_TRUE(peer->Wait(kData, PacketType::kRsDataReply, 5s));
+  ASSERT_EQ(Write(3 << 20, 65536, 4), 0);
+  ASSERT_TRUE(peer->Wait(kData, PacketType::kBarrier, 5s));
+  ASSERT_TRUE(StateIn(ReplicationState::kAhead));
+  // The target's note of what it did with the answer crosses that.
+  peer->Send(kControl, PacketType::kRsWriteAck, 0, wire::BlockAck{(1 << 20) / 512, 80, 4096, 1});
+  ASSERT_EQ(Write(1 << 20, 4096, 5), 0);
+  auto note = peer->Wait(kData, PacketType::kOutOfSync, 5s);
+  ASSERT_TRUE(note) << "the target was not told of what it misses";
+  EXPECT_EQ(note->As<wire::BlockDescription>().sector, uint64_t{1 << 20} / 512);
+  EXPECT_EQ(peer->state(), ConnectionState::kConnected) << peer->last_error();
+}
+
+using CongestedSource = testing::ScriptedSource;
+
+// The bitmaps are exchanged, and the source has no time for a resync before this node begins it.
+TEST_F(CongestedSource, PullsAheadBeforeTheTargetHasBegun) {
+  Up();
+  SendBitmap(64);
+  peer->SendState(0, ReplicationState::kSyncSource);
+  peer->SendState(0, ReplicationState::kAhead);
+  ASSERT_TRUE(peer->world().RunUntil([&] { return peer->repl() == ReplicationState::kBehind; }, 5s))
+      << ReplicationStateName(peer->repl());
+  peer->SendState(0, ReplicationState::kSyncSource);
+  ASSERT_TRUE(
+      peer->world().RunUntil([&] { return peer->repl() == ReplicationState::kSyncTarget; }, 5s))
+      << ReplicationStateName(peer->repl());
+  EXPECT_TRUE(Request());
 }
 
 }  // namespace
