@@ -149,6 +149,28 @@ TEST(DiskTimeout, MetadataCountsToo) {
   EXPECT_TRUE(pair.NowIs(1, 40 << 20, 4096, 0x64));
 }
 
+// The last thing that the disk is asked for: when that is given up, nothing is left of the disk.
+TEST(DiskTimeout, ADiskThatHangsWhileItIsBeingDetached) {
+  for (bool external : {false, true}) {
+    SCOPED_TRACE(external);
+    ClusterOptions options = Limited(869);
+    options.external_metadata = external;
+    TimeoutPair pair(options);
+    pair.RunFor(1s);
+    pair.Hang(1);
+    (void)pair.Detach(1);
+    ASSERT_TRUE(pair.WaitDisk(1, DiskState::kDiskless));
+    EXPECT_EQ(pair.volume_status(1).counters.disk_timeouts, 1u);
+    pair.Heal(1);
+    ASSERT_TRUE(pair.RunUntil([&] { return pair.disk(1).in_flight() == 0; }, 3600s));
+    pair.RunFor(1s);
+    if (external) continue;  // Attach knows nothing of the other disk
+    ASSERT_TRUE(pair.Attach(1));
+    ASSERT_TRUE(pair.BecomesUpToDate());
+    EXPECT_TRUE(pair.Equal(0, 1));
+  }
+}
+
 TEST(DiskTimeout, OffByDefaultAndNotForASlowDisk) {
   TimeoutPair off(Options(866));
   off.Hang(0);

@@ -53,7 +53,8 @@ void Volume::OnDeadline(IoOp op, Duration age) {
   resource_.logger().Error(
       "{}: {}; the disk is given up, and what was under way may still reach it", name(), reason);
   resource_.FailDisk(*this, std::move(reason), true);
-  for (DeadlineDevice* guard : guards_) guard->Abort();
+  // With the last request that it waited for a detach ends, and the guards go with the disk.
+  for (size_t i = 0; i < guards_.size(); ++i) guards_[i]->Abort();
 }
 
 }  // namespace umblock::drbd
