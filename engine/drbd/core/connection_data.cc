@@ -359,6 +359,7 @@ Task<void> Connection::AwaitBitmap(PeerDevice* device) {
     if (co_await Sleep(reactor_, bound, session_tasks_->token()) == WakeReason::kCancelled)
       co_return;
     if (failed_ || device->state().repl != waiting) co_return;
+    if (device->bitmap_received) co_return;  // a handler runs, for as long as it may
     if (device->bitmap_packets == seen) break;
   }
   Fail(ConnectionState::kTimeout,

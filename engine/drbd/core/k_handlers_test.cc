@@ -101,6 +101,25 @@ TEST(Handlers, NoResyncBeginsBeforeItsHandlerHasEnded) {
   EXPECT_TRUE(pair.Equal(0, 1));
 }
 
+// Longer than a peer may take for its bitmap, which has come.
+TEST(Handlers, AHandlerMayTakeItsTime) {
+  for (const auto& [node, name] :
+       {std::pair{1, "before-resync-target"}, {0, "before-resync-source"}}) {
+    SCOPED_TRACE(name);
+    HandlerPair pair(WithHandlers(21));
+    pair.handlers(node).Exits("/h/" + std::string(name), 0, 60s);
+    ASSERT_TRUE(pair.Disconnect(0, 1));
+    ASSERT_EQ(pair.Do(0, IoOp::kWrite, 0, 65536, 0x34), 0);
+    ASSERT_TRUE(pair.Connect(0, 1));
+    ASSERT_TRUE(pair.RunUntil([&] { return pair.Called(node, name) == 1; }));
+    pair.RunFor(55s);
+    EXPECT_EQ(pair.connection(0, 1), ConnectionState::kConnected) << pair.last_error(node);
+    ASSERT_TRUE(pair.BecomesUpToDate());
+    EXPECT_EQ(pair.Called(node, name), 1u);
+    EXPECT_TRUE(pair.Equal(0, 1));
+  }
+}
+
 TEST(Handlers, AHandlerMayRefuseAResync) {
   for (const auto& [node, name, code, refused] : {std::tuple{1, "before-resync-target", 1, true},
                                                   {1, "before-resync-target", 3, true},

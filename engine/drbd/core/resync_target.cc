@@ -132,7 +132,8 @@ Task<void> ResyncTarget::Loop() {
         continue;
       }
       if (at_end) {
-        // Blocks that writes were in the way of: another pass, a little later.
+        // Blocks that writes were in the way of, or that the source put off: another pass, a little
+        // later.
         conflicts_ = 0;
         position_ = 0;
         co_await changed_.WaitFor(10ms);
@@ -348,7 +349,7 @@ void ResyncTarget::OnOutOfSync(uint64_t first, uint64_t end) {
 
 void ResyncTarget::OnFailed(ResyncBlock* block) {
   ++failed_blocks_;
-  OnCancelled(block);
+  OnAnswered(block);
 }
 
 bool ResyncTarget::OnInSync(ResyncBlock* block) {
@@ -360,11 +361,17 @@ bool ResyncTarget::OnInSync(ResyncBlock* block) {
   if (!block->stale) {
     volume.ClearOutOfSync(block->first, block->end, volume.SlotMaskOf(NodeBit(device_.node())));
   }
-  OnCancelled(block);
+  OnAnswered(block);
   return true;
 }
 
+// At once it would say the same again, and again.
 void ResyncTarget::OnCancelled(ResyncBlock* block) {
+  ++conflicts_;
+  OnAnswered(block);
+}
+
+void ResyncTarget::OnAnswered(ResyncBlock* block) {
   block->replied = true;
   --device_.pending;
   Release(block);

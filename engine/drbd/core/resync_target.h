@@ -98,6 +98,7 @@ class ResyncTarget {
   Asked RequestRange(uint64_t first, uint64_t end);
   void ReadOwn(ResyncBlock* block);
   void OnOwnRead(ResyncBlock* block, int error);
+  void OnAnswered(ResyncBlock* block);
   void WriteBlock(ResyncBlock* block);
   void OnWritten(ResyncBlock* block, int error);
   void Release(ResyncBlock* block);
