@@ -50,8 +50,17 @@ Task<Status> ResourceImpl::RemoveVolume(int number) {
                         "disconnect it first",
                         link->name(), ConnectionStateName(link->state().connection));
   }
+  // Those that are acknowledged are held, too, while no peer has said that it has them for good.
+  if (HoldsWrites() && log_.Holds(of)) {
+    co_return MakeError(ErrorCode::kFailedPrecondition,
+                        "{} has writes that are held back until a peer is fenced or comes back; "
+                        "connect the peer, or see to it that it is down and resume I/O of resource "
+                        "{} first",
+                        of->name(), name());
+  }
   while (of->resizing != 0) co_await changed_.Wait();
   co_await of->WaitIdle();
+  while (log_.Holds(of)) co_await changed_.WaitFor(100ms);
   for (auto& [node, device] : of->peers()) co_await device->tasks.Join();
   of->peers().clear();
   volumes_.erase(number);

@@ -380,6 +380,24 @@ TEST(Fencing, ThePeerMayBeRemovedWhileWritesAreHeldBack) {
   EXPECT_EQ(pair.status(0).suspended, "no");
 }
 
+// Acknowledged, but its barrier was not: it waits for the peer although nobody else waits for it.
+TEST(Fencing, AVolumeIsNotRemovedWhileItsWritesAreHeldBack) {
+  FencingPair pair(Stonith(46), 1);
+  ASSERT_EQ(pair.Do(0, IoOp::kWrite, 0, 8192, 0x46), 0);
+  pair.Cut(true);
+  ASSERT_TRUE(pair.RunUntil([&] { return pair.Fenced(0) == 1; }));
+  pair.RunFor(5s);
+  ASSERT_EQ(pair.status(0).suspended, "fencing");
+  Resource& resource = pair.resource(0);
+  ASSERT_TRUE(pair.Disconnect(0, 1));
+  ASSERT_TRUE(pair.Await(0, resource.Detach(0, true)));
+  Status removed = pair.Await(0, resource.RemoveVolume(0));
+  ASSERT_FALSE(removed);
+  EXPECT_NE(removed.error().message().find("held back"), std::string::npos) << Text(removed);
+  ASSERT_TRUE(pair.Await(0, resource.ResumeIo()));
+  EXPECT_TRUE(pair.Await(0, resource.RemoveVolume(0)));
+}
+
 TEST(Fencing, TheEndOfTheProgramFailsWhatIsHeldBack) {
   FencingPair pair(Stonith(44), 1, 1000s);
   std::vector<FrontIo*> writes = pair.CutUnderLoad();
