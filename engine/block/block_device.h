@@ -117,6 +117,10 @@ class BlockDevice {
   virtual void AddObserver(BlockDeviceObserver* observer) = 0;
   virtual void RemoveObserver(BlockDeviceObserver* observer) = 0;
 
+  // Requests that a layer above has answered itself (DeadlineDevice) and that have not come back
+  // from here: they may still be carried out, on top of whatever is written meanwhile.
+  uint64_t adrift = 0;
+
   // co_await device.Read(offset, iov) and so on: 0 or a positive errno.
   auto Read(uint64_t offset, std::span<const iovec> iov);
   auto Write(uint64_t offset, std::span<const iovec> iov, bool fua);

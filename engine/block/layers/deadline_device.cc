@@ -13,18 +13,15 @@ DeadlineDevice::Watch::Watch(DeadlineDevice* d)
     : Timer([](Timer* self) noexcept { static_cast<Watch*>(self)->device->OnTimer(); }),
       device(d) {}
 
-DeadlineDevice* DeadlineDevice::Make(BlockDevice& below, Duration limit, Owner* owner,
-                                     std::shared_ptr<uint64_t> adrift) {
-  return new DeadlineDevice(below, limit, owner, std::move(adrift));
+DeadlineDevice* DeadlineDevice::Make(BlockDevice& below, Duration limit, Owner* owner) {
+  return new DeadlineDevice(below, limit, owner);
 }
 
-DeadlineDevice::DeadlineDevice(BlockDevice& below, Duration limit, Owner* owner,
-                               std::shared_ptr<uint64_t> adrift)
+DeadlineDevice::DeadlineDevice(BlockDevice& below, Duration limit, Owner* owner)
     : DeviceBase(below.reactor(), below.name()),
       below_(below),
       limit_(limit),
       owner_(owner),
-      adrift_(std::move(adrift)),
       refused_(below.reactor()),
       watch_(this) {
   below_.AddObserver(this);
@@ -107,7 +104,7 @@ void DeadlineDevice::Passage::Done(BlockIo* self, int error) noexcept {
   DeadlineDevice* of = passage->device;
   BlockIo* io = passage->original;
   if (io == nullptr) {
-    --*of->adrift_;
+    --of->below_.adrift;
   } else {
     if (passage->below_has_it) of->Unlink(passage);
     if (io->op == IoOp::kRead && error == 0) {
@@ -143,7 +140,7 @@ void DeadlineDevice::Abort() {
     Unlink(passage);
     BlockIo* io = passage->original;
     passage->original = nullptr;
-    ++*adrift_;
+    ++below_.adrift;
     io->done(io, ETIMEDOUT);
   }
 }

@@ -29,10 +29,8 @@ class DeadlineDevice final : public DeviceBase, private BlockDeviceObserver {
     virtual void OnDeadline(IoOp op, Duration age) = 0;
   };
 
-  // `adrift` counts what was answered here and has not come back from below. It outlives the
-  // device.
-  static DeadlineDevice* Make(BlockDevice& below, Duration limit, Owner* owner,
-                              std::shared_ptr<uint64_t> adrift);
+  // What is answered here and has not come back is counted below, in BlockDevice::adrift.
+  static DeadlineDevice* Make(BlockDevice& below, Duration limit, Owner* owner);
   // The owner is called no more, and nobody submits any more. What is under way and not aborted is
   // aborted.
   void Release();
@@ -63,8 +61,7 @@ class DeadlineDevice final : public DeviceBase, private BlockDeviceObserver {
     Passage* newer = nullptr;
   };
 
-  DeadlineDevice(BlockDevice& below, Duration limit, Owner* owner,
-                 std::shared_ptr<uint64_t> adrift);
+  DeadlineDevice(BlockDevice& below, Duration limit, Owner* owner);
   ~DeadlineDevice() override;
 
   void OnDeviceChanged() override { NotifyObservers(); }
@@ -83,7 +80,6 @@ class DeadlineDevice final : public DeviceBase, private BlockDeviceObserver {
   std::vector<Passage*> free_;
   Passage* oldest_ = nullptr;
   Passage* newest_ = nullptr;
-  std::shared_ptr<uint64_t> adrift_;
   bool aborted_ = false;
   bool told_ = false;
   bool released_ = false;

@@ -60,10 +60,7 @@ struct TestIo : BlockIo {
 
 class DeadlineDeviceTest : public testing::Test, protected DeadlineDevice::Owner {
  protected:
-  DeadlineDeviceTest()
-      : below_(reactor_),
-        adrift_(std::make_shared<uint64_t>(0)),
-        device_(DeadlineDevice::Make(below_, 2s, this, adrift_)) {}
+  DeadlineDeviceTest() : below_(reactor_), device_(DeadlineDevice::Make(below_, 2s, this)) {}
   ~DeadlineDeviceTest() override {
     if (device_ != nullptr) device_->Release();
     while (!below_.waiting.empty()) below_.End(0);
@@ -76,7 +73,6 @@ class DeadlineDeviceTest : public testing::Test, protected DeadlineDevice::Owner
 
   LoopReactor reactor_;
   ManualDevice below_;
-  std::shared_ptr<uint64_t> adrift_;
   DeadlineDevice* device_;
   std::vector<IoOp> late;
   Duration age_{};
@@ -127,7 +123,7 @@ TEST_F(DeadlineDeviceTest, WhatIsAbortedIsAnsweredAndTouchesNothingLater) {
   device_->Abort();
   EXPECT_EQ(write->error, ETIMEDOUT);
   EXPECT_EQ(read->error, ETIMEDOUT);
-  EXPECT_EQ(*adrift_, 2u);
+  EXPECT_EQ(below_.adrift, 2u);
   // The caller uses its memory for something else, or gives it back.
   std::vector<uint8_t> seen = read->data;
   const auto* below = static_cast<uint8_t*>(below_.waiting[0]->iov[0].iov_base);
@@ -141,7 +137,7 @@ TEST_F(DeadlineDeviceTest, WhatIsAbortedIsAnsweredAndTouchesNothingLater) {
   read.reset();
   write.reset();
   below_.End(0);
-  EXPECT_EQ(*adrift_, 0u);
+  EXPECT_EQ(below_.adrift, 0u);
 }
 
 TEST_F(DeadlineDeviceTest, WhatComesAfterAnAbortFailsAtOnceAndNotInsideSubmit) {
@@ -160,10 +156,10 @@ TEST_F(DeadlineDeviceTest, IsThereUntilTheLastHasComeBack) {
   device_->Submit(&write);
   std::exchange(device_, nullptr)->Release();
   EXPECT_EQ(write.error, ETIMEDOUT);
-  EXPECT_EQ(*adrift_, 1u);
+  EXPECT_EQ(below_.adrift, 1u);
   EXPECT_EQ(static_cast<uint8_t*>(below_.waiting[0]->iov[0].iov_base)[(1 << 20) - 1], 0x44);
   below_.End(0);
-  EXPECT_EQ(*adrift_, 0u);
+  EXPECT_EQ(below_.adrift, 0u);
   EXPECT_EQ(write.ends, 1);
 }
 

@@ -149,6 +149,21 @@ TEST(DiskTimeout, MetadataCountsToo) {
   EXPECT_TRUE(pair.NowIs(1, 40 << 20, 4096, 0x64));
 }
 
+// It is the disk that they are on the way to, whatever it is attached to next.
+TEST(DiskTimeout, WhatHasNotComeBackIsInTheWayOfAnotherVolumeToo) {
+  TimeoutPair pair(Limited(870));
+  pair.Hang(1);
+  ASSERT_EQ(pair.Do(0, IoOp::kWrite, 0, 4096, 0x68), 0);
+  ASSERT_TRUE(pair.WaitDisk(1, DiskState::kDiskless));
+  ASSERT_TRUE(pair.Disconnect(0, 1));
+  ASSERT_TRUE(pair.RunUntil([&] { return pair.connection(1, 0) != ConnectionState::kConnected; }));
+  ASSERT_TRUE(pair.Disconnect(1, 0));
+  ASSERT_TRUE(pair.Await(1, pair.resource(1).RemoveVolume(0)));
+  ASSERT_TRUE(pair.resource(1).AddVolume({}));
+  EXPECT_NE(pair.AttachError(1).find("have not come back from backend disk0"), std::string::npos);
+  pair.AttachWhenItMay(1);
+}
+
 // The last thing that the disk is asked for: when that is given up, nothing is left of the disk.
 TEST(DiskTimeout, ADiskThatHangsWhileItIsBeingDetached) {
   for (bool external : {false, true}) {

@@ -196,7 +196,7 @@ class Volume final : public DeviceBase, private DiskOwner, private DeadlineDevic
 
   // disk-timeout (volume_deadline.cc).
   Task<Status> OpenGuarded(AttachRequest request);
-  Status CheckAdrift(const BlockDevice* device);
+  Status CheckAdrift(const BlockDevice* device) const;
   BlockDevice* Guard(BlockDevice* device);
   void ReleaseGuards();
 
@@ -236,12 +236,6 @@ class Volume final : public DeviceBase, private DiskOwner, private DeadlineDevic
   bool closing_disk_ = false;
   // Between this volume and its devices, with disk-timeout. Given up with ReleaseGuards.
   std::vector<DeadlineDevice*> guards_;
-  // Requests of this volume that timed out and have not come back, by device.
-  struct Adrift {
-    const BlockDevice* device;
-    std::shared_ptr<uint64_t> count;
-  };
-  std::vector<Adrift> adrift_;
   std::string backend_name_;
   std::map<int, std::unique_ptr<PeerDevice>> peers_;
   RangeTable ranges_;

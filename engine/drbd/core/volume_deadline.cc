@@ -1,6 +1,4 @@
 // disk-timeout (drbd-io-path.md F.8, A.12): a disk that does not answer has failed.
-#include <algorithm>
-
 #include "engine/drbd/core/resource_impl.h"
 #include "engine/drbd/core/volume.h"
 
@@ -17,23 +15,17 @@ Task<Status> Volume::OpenDisk(AttachRequest request) {
 }
 
 // What timed out may still reach the disk: on top of what is written to it after an attach.
-Status Volume::CheckAdrift(const BlockDevice* device) {
-  std::erase_if(adrift_, [](const Adrift& entry) { return *entry.count == 0; });
-  for (const Adrift& entry : adrift_) {
-    if (device == nullptr || entry.device != device) continue;
-    return MakeError(ErrorCode::kFailedPrecondition,
-                     "{}: {} requests that timed out have not come back from {}, and may still be "
-                     "carried out; attach it again when they have, or attach another disk",
-                     name(), *entry.count, device->name());
-  }
-  return Ok();
+Status Volume::CheckAdrift(const BlockDevice* device) const {
+  if (device == nullptr || device->adrift == 0) return Ok();
+  return MakeError(ErrorCode::kFailedPrecondition,
+                   "{}: {} requests that timed out have not come back from {}, and may still be "
+                   "carried out; attach it again when they have, or attach another disk",
+                   name(), device->adrift, device->name());
 }
 
 BlockDevice* Volume::Guard(BlockDevice* device) {
   if (device == nullptr || config_.disk.disk_timeout == 0s) return device;
-  auto count = std::make_shared<uint64_t>(0);
-  adrift_.push_back({device, count});
-  guards_.push_back(DeadlineDevice::Make(*device, config_.disk.disk_timeout, this, count));
+  guards_.push_back(DeadlineDevice::Make(*device, config_.disk.disk_timeout, this));
   return guards_.back();
 }
 
