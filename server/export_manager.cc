@@ -8,6 +8,7 @@ namespace umblock::server {
 struct ExportManager::Entry {
   v1::ExportSpec spec;
   bool open = false;
+  bool going = false;  // being deleted
   std::string reason = "not opened yet";
 };
 
@@ -120,19 +121,36 @@ Task<Result<v1::ListExportsResponse>> ExportManager::List(v1::ListExportsRequest
   co_return response;
 }
 
+// Takes the file away. Waits for what its device still works on, which may be for ever, and holds
+// nobody up meanwhile: `lock` is let go of.
+Task<Status> ExportManager::Close(Entry* entry, bool force, AsyncMutex::Lock* lock) {
+  if (!entry->open) co_return Ok();
+  const std::shared_ptr<FuseFront> fuse = fuse_;
+  entry->going = true;
+  lock->Release();
+  Status removed = co_await fuse->RemoveFile(entry->spec.name(), force);
+  *lock = co_await changes_.Acquire();
+  entry->going = false;
+  if (removed) entry->open = false;
+  co_return removed;
+}
+
 Task<Result<v1::DeleteExportResponse>> ExportManager::Delete(v1::DeleteExportRequest request) {
   auto lock = co_await changes_.Acquire();
   const std::string name = request.name();
   const auto it = entries_.find(name);
   if (it == entries_.end()) co_return MakeError(ErrorCode::kNotFound, "no export '{}'", name);
   Entry* entry = it->second.get();
-  co_await DropLostMount();
-  if (entry->open) {
-    if (Status removed = co_await fuse_->RemoveFile(name, request.force()); !removed) {
-      co_return std::unexpected(removed.error());
-    }
-    entry->open = false;
+  if (entry->going) {
+    co_return MakeError(ErrorCode::kAborted,
+                        "export '{}' is being deleted, and waits for requests on {}", name,
+                        DescribeBacking(entry->spec.backing()));
   }
+  co_await DropLostMount();
+  if (Status closed = co_await Close(entry, request.force(), &lock); !closed) {
+    co_return std::unexpected(closed.error());
+  }
+  if (stopped_) co_return MakeError(ErrorCode::kUnavailable, "the daemon is stopping");
   Status stored = co_await parts_.config.Commit([&name](StoredState& state) {
     EraseFrom(state.config.mutable_exports(),
               [&name](const v1::ExportSpec& spec) { return spec.name() == name; });
@@ -173,7 +191,7 @@ Task<void> ExportManager::Retry() {
   for (const auto& [name, entry] : entries_) {
     if (!mounted) {
       entry->reason = mounted.error().message();
-    } else if (!entry->open) {
+    } else if (!entry->open && !entry->going) {
       (void)co_await Open(entry.get());
     }
   }
@@ -195,12 +213,10 @@ void ExportManager::Look() {
 }
 
 Task<std::vector<v1::Export>> ExportManager::All() {
+  // Whoever looks does not wait for a change that waits for a device. The front may be stopped
+  // meanwhile, but does not go while this looks into it.
   std::vector<FuseFileCounters> files;
-  {
-    // The front may be stopped meanwhile, but not while this looks into it.
-    auto lock = co_await changes_.Acquire();
-    if (fuse_ != nullptr) files = co_await fuse_->Files();
-  }
+  if (const std::shared_ptr<FuseFront> fuse = fuse_) files = co_await fuse->Files();
   std::vector<v1::Export> all;
   for (const auto& [name, entry] : entries_) {
     v1::Export& shown = all.emplace_back(Describe(*entry));

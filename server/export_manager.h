@@ -45,6 +45,7 @@ class ExportManager {
   // Lets go of a mount that somebody else has unmounted, and of all that was open there.
   Task<void> DropLostMount();
   Task<Status> Open(Entry* entry);
+  Task<Status> Close(Entry* entry, bool force, AsyncMutex::Lock* lock);
   v1::Export Describe(const Entry& entry) const;
 
   NodeParts parts_;

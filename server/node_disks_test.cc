@@ -258,6 +258,47 @@ TEST_F(NodeTest, SizesAreChangedAndRemembered) {
   EXPECT_EQ(GetResource("r0")->volumes(0).spec().size_bytes(), before / 2);
 }
 
+// The metadata of a disk that grew while it was detached is found by it.
+TEST_F(NodeTest, AnAttachThatFailsLeavesTheSizeOfTheVolumesOwnDiskKnown) {
+  ASSERT_TRUE(MakeBackend("disk0"));
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeVolume("r0", 0, "disk0"));
+  const uint64_t size = GetBackend("disk0").status().size_bytes();
+  ASSERT_TRUE(Detach("r0", 0));
+  v1::AttachRequest attach;
+  attach.set_resource("r0");
+  attach.set_backend("mistyped");
+  EXPECT_TRUE(IsError(node_.Resources(&RM::Attach, attach), ErrorCode::kNotFound, "mistyped"));
+  attach.set_backend("disk0");
+  ASSERT_TRUE(node_.Resources(&RM::Attach, attach));
+  EXPECT_EQ(node_.engine().last_known_size, size);
+}
+
+TEST_F(NodeTest, AnAttachThatHangsDoesNotKeepOtherDisksFromComingBack) {
+  ASSERT_TRUE(MakeBackend("late"));
+  ASSERT_TRUE(MakeResource("r1"));
+  ASSERT_TRUE(MakeVolume("r1", 0, "late"));
+  ASSERT_TRUE(MakeBackend("disk0"));
+  ASSERT_TRUE(MakeResource("r0"));
+  ASSERT_TRUE(MakeVolume("r0", 0, "disk0"));
+  ASSERT_TRUE(Detach("r0", 0));
+  const FakeDisk disk = node_.disks["/disks/late"];
+  node_.Stop();
+  node_.disks.erase("/disks/late");
+  ASSERT_TRUE(node_.Start());
+  auto attaching = BeginHangingAttach();
+  node_.OnReactor([&] {
+    node_.engine().attach_hangs = false;  // of any further one
+    node_.disks["/disks/late"] = disk;
+  });
+  AwaitEvent([](const v1::Event& event) {
+    return event.object() == "volume r1/0" &&
+           event.volume().status().disk() >= v1::DiskState::Inconsistent;
+  });
+  node_.OnReactor([&] { node_.engine().LetAttachGo(); });
+  (void)attaching.get();
+}
+
 TEST_F(NodeTest, ForceDoesNotWaitForAnAttachThatHangs) {
   ASSERT_TRUE(MakeBackend("disk0"));
   ASSERT_TRUE(MakeResource("r0"));

@@ -272,6 +272,36 @@ TEST_F(NodeTest, AnOpenExportIsDeletedOnlyByForce) {
   EXPECT_TRUE(node_.Call(&Node::exports, &ExportManager::Delete, remove));
 }
 
+// The device below holds its requests, because I/O is suspended for instance.
+TEST_F(NodeTest, AnExportThatCannotGoYetHoldsUpNobodyElse) {
+  ASSERT_TRUE(MakeBackend("disk0"));
+  ASSERT_TRUE(MakeBackend("disk1"));
+  v1::CreateExportRequest create;
+  create.mutable_spec()->set_name("e");
+  create.mutable_spec()->mutable_backing()->set_backend("disk0");
+  ASSERT_TRUE(node_.Call(&Node::exports, &ExportManager::Create, create));
+  v1::DeleteExportRequest remove;
+  remove.set_name("e");
+  remove.set_force(true);
+  std::promise<Result<v1::DeleteExportResponse>> answer;
+  node_.OnReactor([&] { node_.engine().file_hangs = true; });
+  Node* node = &node_.node();
+  node->Call<v1::DeleteExportResponse>(
+      [node, remove] { return node->exports().Delete(remove); },
+      [&answer](auto result) { answer.set_value(std::move(result)); });
+  // What follows stands behind the deletion, and is answered before it.
+  EXPECT_EQ(GetStatus().exports_size(), 1);
+  EXPECT_TRUE(IsError(node_.Call(&Node::exports, &ExportManager::Delete, remove),
+                      ErrorCode::kAborted, "waits for requests on backend disk0"));
+  create.mutable_spec()->set_name("other");
+  create.mutable_spec()->mutable_backing()->set_backend("disk1");
+  EXPECT_TRUE(node_.Call(&Node::exports, &ExportManager::Create, create));
+  node_.OnReactor([&] { node_.engine().EndRemoval(); });
+  EXPECT_TRUE(answer.get_future().get());
+  ASSERT_EQ(GetStatus().exports_size(), 1);
+  EXPECT_EQ(GetStatus().exports(0).spec().name(), "other");
+}
+
 TEST_F(NodeTest, WithoutFuseExportsSayWhy) {
   NodeOptions options = TestNode::DefaultOptions();
   options.fuse_dir.clear();

@@ -415,6 +415,8 @@ Status ResourceManager::RestoreResource(const config::v1::StoredResource& stored
 Task<void> ResourceManager::Retry() {
   const std::map<std::string, ResourceEntryPtr> entries = entries_;
   for (const auto& [name, entry] : entries) {
+    // What waits for a disk or a peer that hangs holds up no other resource: the next time.
+    if (entry->lifecycle.locked()) continue;
     auto lock = co_await entry->lifecycle.Acquire();
     if (entry->gone || entry->stopped) continue;
     bool changed = false;

@@ -474,6 +474,7 @@ Task<void> TargetManager::OpenStored(LunEntry* lun) {
 }
 
 Task<void> TargetManager::Retry() {
+  if (changes_.locked()) co_return;  // whoever is at it may wait long: the next time
   auto lock = co_await changes_.Acquire();
   if (stopped_) co_return;
   // Targets and their LUNs before portals, so that the first login finds everything.

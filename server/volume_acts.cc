@@ -380,15 +380,17 @@ Task<Result<v1::Volume>> ResourceManager::Attach(v1::AttachRequest request) {
     co_return MakeError(ErrorCode::kFailedPrecondition,
                         "{} is attached to backend '{}': detach it first", name, before.backend());
   }
+  const uint64_t backend_bytes_before = volume->backend_bytes;
   if (!same) ReleaseBackends(before);
   if (!same) volume->backend_bytes = 0;
   volume->spec = spec;
   Status attached = co_await AttachNow(entry, request.number(), request.force());
   if (attached) {
-    attached = co_await parts_.config.Commit([&spec](StoredState& state) {
+    attached = co_await parts_.config.Commit([&spec, same](StoredState& state) {
       auto* stored = FindVolume(state, spec.resource(), spec.number());
       *stored->mutable_spec() = spec;
       stored->set_attach(true);
+      if (!same) stored->set_backend_bytes(0);
     });
     if (!attached) {
       (void)co_await entry->resource->Detach(static_cast<int>(request.number()), false);
@@ -398,6 +400,7 @@ Task<Result<v1::Volume>> ResourceManager::Attach(v1::AttachRequest request) {
     const bool keep_claim = same && volume->attach;  // still declared, still tried
     if (!keep_claim) ReleaseBackends(spec);
     volume->spec = before;
+    volume->backend_bytes = backend_bytes_before;
     if (!same && volume->attach) (void)ClaimBackends(before);
     co_return std::unexpected(attached.error());
   }

@@ -90,6 +90,7 @@ class FakeFuse final : public FuseFront {
   }
   Task<Status> RemoveFile(std::string name, bool force) override {
     if (!force && engine_->open_files.contains(name)) co_return Refused("it is open");
+    while (engine_->file_hangs) co_await engine_->removal_.Wait();
     engine_->open_files.erase(name);
     files_.erase(name);
     co_return Ok();

@@ -150,8 +150,9 @@ class FakeEngine final : public Engine {
   bool fuse_mounted = false;         // false after a start: somebody else unmounted it
   std::set<std::string> open_files;  // exports that somebody has open
   bool removal_hangs = false;        // of a volume, until EndRemoval
+  bool file_hangs = false;           // the removal of an export, until EndRemoval
   void EndRemoval() {
-    removal_hangs = false;
+    removal_hangs = file_hangs = false;
     removal_.NotifyAll();
   }
   // Also what an act with force does.
