@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "server/atomic_file.h"
+#include "server/grpc_status.h"
 #include "umblock/v1/event.grpc.pb.h"
 
 namespace umblock::ctl {
@@ -88,7 +89,7 @@ struct Client::Impl {
   Status ToStatus(const grpc::Status& status) const {
     if (status.ok()) return Ok();
     const ErrorCode code = FromGrpcCode(status.error_code());
-    if (code != ErrorCode::kUnavailable) {
+    if (code != ErrorCode::kUnavailable || status.error_details() == server::kSaidByDaemon) {
       return std::unexpected(Error(code, status.error_message()));
     }
     return MakeError(code, "umblockd at {} does not answer: {}", where, status.error_message());

@@ -81,6 +81,19 @@ inline CLI::Option* Flag(CLI::App* verb, const std::string& name, const MessageP
       name, [message, path] { (void)SetField(message.get(), path, "true"); }, help);
 }
 
+// Updates. The API replaces all options of a message; on a command line what nobody speaks of must
+// not change: an access list or the fencing would be lost in passing.
+inline constexpr char kUpdateHelp[] = "Set options; those not given stay as they are";
+inline void AddReset(CLI::App* verb, const std::shared_ptr<bool>& reset) {
+  verb->add_flag("--reset", *reset, "Options that are not given return to their defaults");
+}
+// `given` becomes what there is now, with what was given in it.
+template <typename Options>
+void KeepOthers(Options now, Options* given) {
+  SetGiven(*given, &now);
+  *given = std::move(now);
+}
+
 // A positional "r0/0" that becomes a name and a number.
 inline CLI::Option* SlashPositional(CLI::App* verb, const std::string& name,
                                     const MessagePtr& message, const std::string& name_path,

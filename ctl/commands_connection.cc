@@ -104,19 +104,36 @@ void AddLooking(const Builder& b, CLI::App* noun) {
   verb->add_flag("-w,--watch", *watch, "Then print what changes");
 }
 
+Status KeepOtherOptions(Session& s, v1::UpdateConnectionRequest* update) {
+  v1::GetConnectionRequest get;
+  get.set_resource(update->resource());
+  get.set_peer_node_id(update->peer_node_id());
+  v1::Connection connection;
+  UMBLOCK_TRY(s.Call("ConnectionService.GetConnection", get, &connection));
+  if (update->has_net()) KeepOthers(connection.spec().net(), update->mutable_net());
+  if (update->has_resync()) KeepOthers(connection.spec().resync(), update->mutable_resync());
+  return Ok();
+}
+
 void AddChanging(const Builder& b, CLI::App* noun) {
   Session& s = b.session;
   auto update = std::make_shared<v1::UpdateConnectionRequest>();
   auto a = std::make_shared<PathArguments>();
-  CLI::App* verb =
-      b.Verb(noun, "update", "Set options (those not given return to defaults) or paths",
-             [&s, update, a]() -> Status {
-               UMBLOCK_TRY(TakePaths(*a, update->mutable_paths()));
-               if (!a->secret_file.empty()) UMBLOCK_TRY(TakeSecret(s, *a, update->mutable_net()));
-               v1::Connection connection;
-               return s.Act("ConnectionService.UpdateConnection", *update, &connection);
-             });
+  auto reset = std::make_shared<bool>(false);
+  CLI::App* verb = b.Verb(noun, "update", kUpdateHelp, [&s, update, a, reset]() -> Status {
+    UMBLOCK_TRY(TakePaths(*a, update->mutable_paths()));
+    if (!a->secret_file.empty()) UMBLOCK_TRY(TakeSecret(s, *a, update->mutable_net()));
+    v1::Connection connection;
+    if (*reset) {
+      update->mutable_net();
+      update->mutable_resync();
+    } else {
+      UMBLOCK_TRY(KeepOtherOptions(s, update.get()));
+    }
+    return s.Act("ConnectionService.UpdateConnection", *update, &connection);
+  });
   AddConnectionName(verb, update);
+  AddReset(verb, reset);
   AddPaths(verb, a);
   AddNetOptions(verb, update, "");
 

@@ -72,15 +72,15 @@ void AddTargetSpec(CLI::App* verb, const MessagePtr& request,
 Status TakeChap(Session& s, const ChapArguments& a, v1::TargetSpec* spec) {
   const auto take = [&s](const std::string& user, const std::string& file,
                          v1::ChapSpec* chap) -> Status {
-    chap->set_user(user);
+    if (!user.empty()) chap->set_user(user);
     if (file.empty()) return Ok();
     auto secret = ReadSecretFile(s, file);
     if (!secret) return std::unexpected(secret.error());
     chap->set_secret(*secret);
     return Ok();
   };
-  if (!a.user.empty()) UMBLOCK_TRY(take(a.user, a.file, spec->mutable_chap()));
-  if (!a.mutual_user.empty()) {
+  if (!a.user.empty() || !a.file.empty()) UMBLOCK_TRY(take(a.user, a.file, spec->mutable_chap()));
+  if (!a.mutual_user.empty() || !a.mutual_file.empty()) {
     UMBLOCK_TRY(take(a.mutual_user, a.mutual_file, spec->mutable_mutual_chap()));
   }
   return Ok();
@@ -103,13 +103,20 @@ void AddTargets(const Builder& b) {
 
   auto update = std::make_shared<v1::UpdateTargetRequest>();
   auto new_chap = std::make_shared<ChapArguments>();
-  verb = b.Verb(noun, "update", "Set alias, access and CHAP anew; a secret not given stays",
-                [&s, update, new_chap]() -> Status {
-                  UMBLOCK_TRY(TakeChap(s, *new_chap, update->mutable_spec()));
-                  v1::Target target;
-                  return s.Act("TargetService.UpdateTarget", *update, &target);
-                });
+  auto reset = std::make_shared<bool>(false);
+  verb = b.Verb(noun, "update", kUpdateHelp, [&s, update, new_chap, reset]() -> Status {
+    UMBLOCK_TRY(TakeChap(s, *new_chap, update->mutable_spec()));
+    v1::Target target;
+    if (!*reset) {
+      v1::GetTargetRequest get;
+      get.set_name(update->spec().name());
+      UMBLOCK_TRY(s.Call("TargetService.GetTarget", get, &target));
+      KeepOthers(target.spec(), update->mutable_spec());
+    }
+    return s.Act("TargetService.UpdateTarget", *update, &target);
+  });
   AddTargetSpec(verb, update, new_chap);
+  AddReset(verb, reset);
 
   auto get = std::make_shared<v1::GetTargetRequest>();
   verb = b.Verb(noun, "get", "Show one target with its LUNs", [&s, get]() -> Status {

@@ -109,12 +109,19 @@ void AddLooking(const Builder& b, CLI::App* noun) {
 void AddChanging(const Builder& b, CLI::App* noun) {
   Session& s = b.session;
   auto update = std::make_shared<v1::UpdateResourceRequest>();
-  CLI::App* verb = b.Verb(noun, "update", "Set options; those not given return to defaults",
-                          [&s, update]() -> Status {
-                            v1::Resource resource;
-                            return s.Act("ResourceService.UpdateResource", *update, &resource);
-                          });
+  auto reset = std::make_shared<bool>(false);
+  CLI::App* verb = b.Verb(noun, "update", kUpdateHelp, [&s, update, reset]() -> Status {
+    v1::Resource resource;
+    if (!*reset) {
+      v1::GetResourceRequest get;
+      get.set_name(update->name());
+      UMBLOCK_TRY(s.Call("ResourceService.GetResource", get, &resource));
+      KeepOthers(resource.spec().options(), update->mutable_options());
+    }
+    return s.Act("ResourceService.UpdateResource", *update, &resource);
+  });
   Positional(verb, "RESOURCE", update, "name", "Name");
+  AddReset(verb, reset);
   AddResourceOptions(verb, update, "options.");
 
   auto remove = std::make_shared<v1::DeleteResourceRequest>();

@@ -88,6 +88,26 @@ void AddMetadata(const Builder& b, CLI::App* noun, const char* name) {
   Flag(verb, "--force", request, "force", "Overwrite a file system or metadata");
 }
 
+void AddVolumeUpdate(const Builder& b, CLI::App* noun) {
+  Session& s = b.session;
+  auto update = std::make_shared<v1::UpdateVolumeRequest>();
+  auto reset = std::make_shared<bool>(false);
+  CLI::App* verb = b.Verb(noun, "update", kUpdateHelp, [&s, update, reset]() -> Status {
+    v1::Volume volume;
+    if (!*reset) {
+      v1::GetVolumeRequest get;
+      get.set_resource(update->resource());
+      get.set_number(update->number());
+      UMBLOCK_TRY(s.Call("VolumeService.GetVolume", get, &volume));
+      KeepOthers(volume.spec().disk(), update->mutable_disk());
+    }
+    return s.Act("VolumeService.UpdateVolume", *update, &volume);
+  });
+  SlashPositional(verb, "VOLUME", update, "resource", "number", "Resource and volume number");
+  AddDiskOptions(verb, update, "disk.");
+  AddReset(verb, reset);
+}
+
 void AddVolumeActs(const Builder& b, CLI::App* noun) {
   Session& s = b.session;
   auto attach = AddVolumeAct<v1::AttachRequest>(b, noun, "attach",
@@ -144,9 +164,6 @@ void AddVolumeActs(const Builder& b, CLI::App* noun) {
       "Free the bitmap slot of a former peer; if it comes back, all is sent to it", "ForgetPeer");
   Field(forget.verb, "NODE_ID", forget.request, "peer_node_id", "Node id of the former peer")
       ->required();
-  auto update = AddVolumeAct<v1::UpdateVolumeRequest>(
-      b, noun, "update", "Set disk options; those not given return to defaults", "UpdateVolume");
-  AddDiskOptions(update.verb, update.request, "disk.");
   auto remove = std::make_shared<v1::DeleteVolumeRequest>();
   CLI::App* verb =
       b.Verb(noun, "delete", "Remove a volume that is detached", [&s, remove]() -> Status {
@@ -214,6 +231,7 @@ void AddVolumeCommands(const Builder& builder) {
   AddVolumeCreate(builder, noun);
   AddVolumeLooking(builder, noun);
   AddMetadata(builder, noun, "create-metadata");
+  AddVolumeUpdate(builder, noun);
   AddVolumeActs(builder, noun);
   AddMetadata(builder, builder.Noun("metadata", "DRBD metadata of volumes"), "create");
 }

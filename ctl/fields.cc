@@ -7,6 +7,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <vector>
 
 namespace umblock::ctl {
 namespace {
@@ -110,6 +111,23 @@ Status SetField(Message* message, std::string_view path, const std::string& text
   if (dot == std::string_view::npos) return SetScalar(message, field, text);
   return SetField(message->GetReflection()->MutableMessage(message, field), path.substr(dot + 1),
                   text);
+}
+
+void SetGiven(const Message& given, Message* to) {
+  const auto* reflection = given.GetReflection();
+  std::vector<const FieldDescriptor*> fields;
+  reflection->ListFields(given, &fields);
+  for (const FieldDescriptor* field : fields) {
+    const bool options = field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE &&
+                         !field->is_repeated() &&
+                         field->message_type() != google::protobuf::Duration::descriptor();
+    if (options) {
+      SetGiven(reflection->GetMessage(given, field), reflection->MutableMessage(to, field));
+    } else {
+      reflection->ClearField(to, field);
+    }
+  }
+  to->MergeFrom(given);
 }
 
 Result<uint64_t> ParseSize(std::string_view text) {

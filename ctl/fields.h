@@ -24,6 +24,9 @@ namespace umblock::ctl {
 // says what would be allowed; the message is unchanged then.
 Status SetField(google::protobuf::Message* message, std::string_view path, const std::string& text);
 
+// Every field that `given` sets becomes that of `to`, of the same type; the others of `to` stay.
+void SetGiven(const google::protobuf::Message& given, google::protobuf::Message* to);
+
 Result<uint64_t> ParseSize(std::string_view text);
 Status ParseDuration(std::string_view text, google::protobuf::Duration* to);
 // "r0/0" into its two parts; the number is at most `limit`.

@@ -69,8 +69,7 @@ Status CheckAgreedOptions(const std::string& name, const drbd::NetOptions& befor
   if (changed == nullptr) return Ok();
   return MakeError(ErrorCode::kFailedPrecondition,
                    "{} is not StandAlone, and {} must be the same on both nodes: disconnect on "
-                   "both nodes, update both, then connect (an option that is not given returns to "
-                   "its default)",
+                   "both nodes, update both, then connect",
                    name, changed);
 }
 

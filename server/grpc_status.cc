@@ -35,7 +35,7 @@ grpc::StatusCode ToGrpcCode(ErrorCode code) {
 }
 
 grpc::Status ToGrpcStatus(const Error& error) {
-  return grpc::Status(ToGrpcCode(error.code()), error.message());
+  return grpc::Status(ToGrpcCode(error.code()), error.message(), kSaidByDaemon);
 }
 
 }  // namespace umblock::server

@@ -7,6 +7,10 @@
 
 namespace umblock::server {
 
+// The error_details of all that the daemon says: a client tells it by them from what gRPC says of a
+// daemon that does not answer, which has the same UNAVAILABLE.
+inline constexpr char kSaidByDaemon[] = "umblockd";
+
 grpc::StatusCode ToGrpcCode(ErrorCode code);
 grpc::Status ToGrpcStatus(const Error& error);
 
