@@ -132,7 +132,7 @@ Status FollowEvents(Session& session, const std::string& resource, const std::st
     } else {
       session.io.out << RenderEvent(event) << "\n" << std::flush;
     }
-    return true;
+    return session.io.out.good();
   });
 }
 
@@ -148,7 +148,7 @@ Status ShowEvents(Session& session, const EventArguments& a) {
     } else {
       session.io.out << fmt::format("{} {}\n", event.revision(), RenderEvent(event)) << std::flush;
     }
-    return !(a.now && event.type() == v1::Event::BOOKMARK);
+    return session.io.out.good() && !(a.now && event.type() == v1::Event::BOOKMARK);
   });
 }
 

@@ -225,7 +225,10 @@ int RunUmctl(const std::vector<std::string>& arguments, Streams streams) {
     streams.err << "umctl: " << done.error().message() << "\n";
     return ExitCodeOf(done.error().code());
   }
-  streams.out << std::flush;
+  if (!streams.out.flush()) {
+    streams.err << "umctl: the output could not be written\n";
+    return kExitFailure;
+  }
   return kExitOk;
 }
 

@@ -231,6 +231,18 @@ TEST_F(UmctlTest, WhatTheDaemonRefusesForNowIsNoSilence) {
   EXPECT_EQ(err_, "umctl: umblockd is stopping: try again in a moment\n");
 }
 
+// On a full disk, for instance: a script would go on with half of it.
+TEST_F(UmctlTest, OutputThatIsLostIsAFailure) {
+  for (const char* verb : {"status", "events"}) {
+    std::istringstream in;
+    std::ostream nowhere(nullptr);
+    std::ostringstream err;
+    EXPECT_EQ(RunUmctl({"--socket", socket_, verb}, {in, nowhere, err, false, false}),
+              kExitFailure);
+    EXPECT_EQ(err.str(), "umctl: the output could not be written\n");
+  }
+}
+
 TEST_F(UmctlTest, ExitCodes) {
   EXPECT_EQ(Run({"resource", "get", "nope"}), kExitNotFound);
   EXPECT_EQ(err_, "umctl: no resource 'nope'\n");
