@@ -19,7 +19,8 @@ struct BackendManager::Entry {
   bool busy = false;                   // being opened, made or deleted
 };
 
-BackendManager::BackendManager(NodeParts parts) : parts_(parts) {}
+BackendManager::BackendManager(NodeParts parts)
+    : parts_(parts), retries_(parts.reactor, parts.patience) {}
 BackendManager::~BackendManager() = default;
 
 BackendManager::Entry* BackendManager::Find(const std::string& name) const {
@@ -277,22 +278,30 @@ void BackendManager::Restore() {
   }
 }
 
+Task<void> BackendManager::OpenAgain(std::shared_ptr<Entry> entry) {
+  if (entry->busy || entry->opened != nullptr) co_return;
+  entry->busy = true;
+  Status opened = co_await Open(entry);
+  entry->busy = false;
+  if (!opened) entry->reason = opened.error().message();
+  Publish(*entry);
+}
+
 Task<void> BackendManager::Retry() {
   std::vector<std::shared_ptr<Entry>> missing;
   for (const auto& [name, entry] : entries_) {
     if (entry->opened == nullptr && !entry->busy) missing.push_back(entry);
   }
   for (const std::shared_ptr<Entry>& entry : missing) {
-    if (entry->busy || entry->opened != nullptr) continue;
-    entry->busy = true;
-    Status opened = co_await Open(entry);
-    entry->busy = false;
-    if (!opened) entry->reason = opened.error().message();
+    co_await retries_.Run(OpenAgain(entry));
+    if (!entry->busy || entry->opened != nullptr) continue;
+    entry->reason = "is being opened, and its device has not answered yet";
     Publish(*entry);
   }
 }
 
 Task<void> BackendManager::Stop() {
+  co_await retries_.Join();
   for (const auto& [name, entry] : entries_) {
     if (entry->opened == nullptr) continue;
     co_await entry->opened->Close();

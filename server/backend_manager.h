@@ -13,6 +13,7 @@
 
 #include "server/engine.h"
 #include "server/node_parts.h"
+#include "server/patient_group.h"
 #include "umblock/v1/backend.pb.h"
 
 namespace umblock::server {
@@ -63,9 +64,11 @@ class BackendManager {
   Task<Status> Grow(std::shared_ptr<Entry> entry, uint64_t bytes);
   v1::Backend Describe(const Entry& entry) const;
   void Publish(const Entry& entry);
+  Task<void> OpenAgain(std::shared_ptr<Entry> entry);
 
   NodeParts parts_;
   std::map<std::string, std::shared_ptr<Entry>> entries_;
+  PatientGroup retries_;
 };
 
 }  // namespace umblock::server

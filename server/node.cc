@@ -41,8 +41,9 @@ Node::Node(Reactor& reactor, Logger& logger, Engine& engine, ConfigStore* store,
       start_time_(std::time(nullptr)),
       config_(reactor, store, std::move(state)),
       events_(hub, &logger),
-      backends_(NodeParts{reactor, logger, engine, config_, events_}),
-      resources_(NodeParts{reactor, logger, engine, config_, events_}, &backends_),
+      backends_(NodeParts{reactor, logger, engine, config_, events_, options_.patience}),
+      resources_(NodeParts{reactor, logger, engine, config_, events_, options_.patience},
+                 &backends_),
       targets_(NodeParts{reactor, logger, engine, config_, events_},
                Backings(&backends_, &resources_), options_.name),
       exports_(NodeParts{reactor, logger, engine, config_, events_},
@@ -71,11 +72,11 @@ void Node::Run(std::move_only_function<void()> function) {
 
 Task<Status> Node::Start() {
   backends_.Restore();
-  co_await backends_.Retry();
   UMBLOCK_CO_TRY(resources_.Restore());
-  co_await resources_.Retry();
   targets_.Restore();
   exports_.Restore();
+  co_await backends_.Retry();
+  co_await resources_.Retry();
   co_await targets_.Retry();
   co_await exports_.Retry();
   Look();

@@ -31,6 +31,7 @@ struct NodeOptions {
   std::string fuse_dir;          // empty: no FUSE front
   Duration look_interval = 1s;   // how often progress is looked at
   Duration retry_interval = 5s;  // how often what could not be restored is tried again
+  Duration patience = 2s;        // NodeParts::patience
   // For GetNode.
   uint32_t max_calls = 0;
   uint32_t max_watchers = 0;

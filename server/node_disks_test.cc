@@ -299,6 +299,32 @@ TEST_F(NodeTest, AnAttachThatHangsDoesNotKeepOtherDisksFromComingBack) {
   (void)attaching.get();
 }
 
+// Its LUNs, its exports and the way to take the disk out of the configuration are needed.
+TEST_F(NodeTest, ANodeStartsWithoutADiskThatDoesNotAnswer) {
+  for (const char* name : {"a", "b", "c"}) {
+    ASSERT_TRUE(MakeBackend(name));
+    ASSERT_TRUE(MakeResource(name));
+    ASSERT_TRUE(MakeVolume(name, 0, name));
+  }
+  node_.Stop();
+  node_.disks["/disks/a"].open_hangs = true;
+  node_.disks["/disks/b"].attach_hangs = true;
+  node_.set_patience(1ms);
+  ASSERT_TRUE(node_.Start());
+  const auto await_disk = [&](const std::string& volume, v1::DiskState::Value disk) {
+    AwaitEvent([&](const v1::Event& event) {
+      return event.object() == volume && event.volume().status().disk() == disk;
+    });
+  };
+  EXPECT_THAT(GetBackend("a").status().reason(), HasSubstr("has not answered yet"));
+  await_disk("volume b/0", v1::DiskState::Attaching);
+  await_disk("volume c/0", v1::DiskState::Inconsistent);
+  EXPECT_TRUE(Detach("b", 0, true));
+  // What answers at last is used.
+  node_.OnReactor([&] { node_.engine().EndRemoval(); });
+  await_disk("volume a/0", v1::DiskState::Inconsistent);
+}
+
 TEST_F(NodeTest, ForceDoesNotWaitForAnAttachThatHangs) {
   ASSERT_TRUE(MakeBackend("disk0"));
   ASSERT_TRUE(MakeResource("r0"));

@@ -18,6 +18,7 @@ struct NodeParts {
   Engine& engine;
   ConfigKeeper& config;
   EventPublisher& events;
+  Duration patience = 2s;  // with a disk that does not answer, until the next is looked at
 };
 
 // Something that is configured and does not work now.

@@ -53,7 +53,10 @@ void ResourceEntry::OnStateChange(const std::vector<drbd::StateEvent>& events) {
 }
 
 ResourceManager::ResourceManager(NodeParts parts, BackendManager* backends)
-    : parts_(parts), backends_(backends), changed_(parts.reactor) {}
+    : parts_(parts),
+      backends_(backends),
+      changed_(parts.reactor),
+      retries_(parts.reactor, parts.patience) {}
 
 ResourceManager::~ResourceManager() = default;
 
@@ -412,32 +415,35 @@ Status ResourceManager::RestoreResource(const config::v1::StoredResource& stored
   return Ok();
 }
 
+Task<void> ResourceManager::RetryOne(ResourceEntryPtr entry) {
+  auto lock = co_await entry->lifecycle.Acquire();
+  if (entry->gone || entry->stopped) co_return;
+  bool changed = false;
+  for (auto& [number, volume] : entry->volumes) {
+    if (!volume.attach_pending) continue;
+    Status attached = co_await AttachNow(entry, number);
+    const std::string problem = attached ? std::string() : attached.error().message();
+    changed = changed || attached || problem != volume.problem;
+    volume.attach_pending = !attached;
+    volume.problem = problem;
+  }
+  // Disks first, so that the handshake speaks of data that is there.
+  for (auto& [peer, connection] : entry->connections) {
+    if (!connection.connect_pending) continue;
+    Status started = co_await entry->resource->Connect(static_cast<int>(peer), {});
+    connection.connect_pending = !started;
+    connection.problem = started ? std::string() : started.error().message();
+    changed = true;
+  }
+  (void)co_await RememberSizes(entry);  // the next time
+  if (changed) Show(*entry, "restored");
+}
+
 Task<void> ResourceManager::Retry() {
   const std::map<std::string, ResourceEntryPtr> entries = entries_;
   for (const auto& [name, entry] : entries) {
     // What waits for a disk or a peer that hangs holds up no other resource: the next time.
-    if (entry->lifecycle.locked()) continue;
-    auto lock = co_await entry->lifecycle.Acquire();
-    if (entry->gone || entry->stopped) continue;
-    bool changed = false;
-    for (auto& [number, volume] : entry->volumes) {
-      if (!volume.attach_pending) continue;
-      Status attached = co_await AttachNow(entry, number);
-      const std::string problem = attached ? std::string() : attached.error().message();
-      changed = changed || attached || problem != volume.problem;
-      volume.attach_pending = !attached;
-      volume.problem = problem;
-    }
-    // Disks first, so that the handshake speaks of data that is there.
-    for (auto& [peer, connection] : entry->connections) {
-      if (!connection.connect_pending) continue;
-      Status started = co_await entry->resource->Connect(static_cast<int>(peer), {});
-      connection.connect_pending = !started;
-      connection.problem = started ? std::string() : started.error().message();
-      changed = true;
-    }
-    (void)co_await RememberSizes(entry);  // the next time
-    if (changed) Show(*entry, "restored");
+    if (!entry->lifecycle.locked()) co_await retries_.Run(RetryOne(entry));
   }
 }
 
@@ -452,6 +458,7 @@ Task<void> ResourceManager::StopAll() {
     co_await entry->resource->Stop();
   }
   changed_.NotifyAll();
+  co_await retries_.Join();
 }
 
 void ResourceManager::Clear() { entries_.clear(); }

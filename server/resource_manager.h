@@ -14,6 +14,7 @@
 #include "engine/runtime/sync.h"
 #include "server/backend_manager.h"
 #include "server/node_parts.h"
+#include "server/patient_group.h"
 #include "umblock/v1/connection.pb.h"
 #include "umblock/v1/event.pb.h"
 #include "umblock/v1/resource.pb.h"
@@ -84,7 +85,8 @@ class ResourceManager {
   static void ForgetBackendStored(StoredState& state, const std::string& backend);
   void ForgetBackend(const std::string& backend);
 
-  // Makes what is configured, without disks; Retry attaches and connects what should be.
+  // Makes what is configured, without disks; Retry attaches and connects what should be. A disk
+  // that does not answer holds up its own resource only.
   Status Restore();
   Task<void> Retry();
   // Publishes what changed since the last look, and lets waits look again.
@@ -110,6 +112,7 @@ class ResourceManager {
   void Show(const ResourceEntry& entry, const std::string& reason = {});
   void OnEngineEvents(ResourceEntry& entry);
 
+  Task<void> RetryOne(ResourceEntryPtr entry);
   Status RestoreResource(const config::v1::StoredResource& stored);
   Status RefuseCopy(const std::string& volume, const std::string& backend,
                     uint64_t device_uuid) const;
@@ -130,6 +133,7 @@ class ResourceManager {
   BackendManager* backends_;
   WaitQueue changed_;
   std::map<std::string, ResourceEntryPtr> entries_;
+  PatientGroup retries_;
 };
 
 }  // namespace umblock::server

@@ -218,15 +218,15 @@ BlockDevice* FakeResource::volume(int number) {
 Task<Status> FakeResource::Attach(drbd::AttachRequest request) {
   co_await engine_->reactor().Yield();
   Volume& volume = volumes_.at(request.volume);
-  if (engine_->attach_hangs) {
+  auto* device =
+      static_cast<FakeDevice*>(request.metadata != nullptr ? request.metadata : request.backing);
+  FakeDisk& disk = engine_->disks().at(device->path());
+  if (engine_->attach_hangs || disk.attach_hangs) {
     SetDisk(volume, drbd::DiskState::kAttaching, "asks a peer");
     co_await engine_->forced_.Wait();
     SetDisk(volume, drbd::DiskState::kDiskless, "the peer does not answer");
     co_return MakeError(ErrorCode::kUnavailable, "the peer does not answer");
   }
-  auto* device =
-      static_cast<FakeDevice*>(request.metadata != nullptr ? request.metadata : request.backing);
-  FakeDisk& disk = engine_->disks().at(device->path());
   if (!disk.has_metadata) {
     co_return MakeError(ErrorCode::kNotFound, "{} carries no metadata: create it first",
                         device->name());
@@ -427,6 +427,7 @@ void FakeResource::SyncEnds(int node_id) {
 Task<Result<std::unique_ptr<OpenedBackend>>> FakeEngine::OpenBackend(BackendSetup setup) {
   co_await reactor_.Yield();
   auto it = disks_->find(setup.path);
+  while (it != disks_->end() && it->second.open_hangs) co_await removal_.Wait();
   if (it == disks_->end() && setup.create) {
     it = disks_->emplace(setup.path, FakeDisk{.size = setup.size}).first;
   }

@@ -19,7 +19,9 @@ struct FakeDisk {
   uint64_t size = 0;
   bool has_metadata = false;
   bool has_file_system = false;
-  bool fails = false;  // cannot be opened
+  bool fails = false;         // cannot be opened
+  bool open_hangs = false;    // until EndRemoval
+  bool attach_hangs = false;  // until LetAttachGo, and then it fails
   uint32_t block_size = 512;
   uint64_t device_uuid = 0;
 };
@@ -153,6 +155,7 @@ class FakeEngine final : public Engine {
   bool file_hangs = false;           // the removal of an export, until EndRemoval
   void EndRemoval() {
     removal_hangs = file_hangs = false;
+    for (auto& [path, disk] : *disks_) disk.open_hangs = false;
     removal_.NotifyAll();
   }
   // Also what an act with force does.

@@ -68,6 +68,7 @@ class TestNode {
     options.fuse_dir = "/exports";
     options.look_interval = 5ms;
     options.retry_interval = 5ms;
+    options.patience = 1h;  // however slow the machine
     options.max_calls = 256;
     options.max_watchers = 64;
     options.max_message_bytes = 1u << 20;
@@ -139,6 +140,7 @@ class TestNode {
   FakeEngine& engine() { return *engine_; }
   MemoryLog& log() { return log_; }
   const std::string& directory() const { return directory_.path(); }
+  void set_patience(Duration patience) { options_.patience = patience; }
   void set_fault(FileFaultHook fault) { fault_ = std::move(fault); }
 
   FakeDisks disks;  // survive restarts
