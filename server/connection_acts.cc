@@ -44,6 +44,39 @@ Status CheckNewPeer(const ResourceEntry& entry, const v1::ConnectionSpec& spec) 
   return Ok();
 }
 
+// A peer is recognised by the address that it connects from: no two connections of the node may
+// expect the same host at the same address and port, nor one connection twice.
+Status CheckPaths(const std::map<std::string, ResourceEntryPtr>& entries, const std::string& name,
+                  const std::vector<drbd::PathConfig>& paths) {
+  const auto alike = [](const drbd::PathConfig& a, const drbd::PathConfig& b) {
+    return a.local == b.local && a.remote.SameHost(b.remote);
+  };
+  const auto taken = [&name](const drbd::PathConfig& path, const std::string& by) {
+    return MakeError(
+        ErrorCode::kAlreadyExists,
+        "{}: path {} to {}: {} expects the same host at the same address; take another "
+        "port for one of them, here and on the peer",
+        name, path.local.ToString(), path.remote.ToString(), by);
+  };
+  for (size_t i = 0; i < paths.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      if (alike(paths[i], paths[j])) return taken(paths[i], "another of its paths");
+    }
+    for (const auto& [resource, entry] : entries) {
+      for (const auto& [peer, other] : entry->connections) {
+        const std::string by = ConnectionName(resource, peer);
+        if (by == name) continue;
+        auto config = ToPeerConfig(other.spec, other.secret);
+        if (!config) continue;
+        for (const drbd::PathConfig& theirs : config->paths) {
+          if (alike(paths[i], theirs)) return taken(paths[i], by);
+        }
+      }
+    }
+  }
+  return Ok();
+}
+
 // Force does not stand in line behind a change that waits for this very peer (an attach that asks
 // it, while it hangs): the engine takes the link down at once, and that change ends.
 Task<Status> TakeDown(ResourceEntryPtr entry, uint32_t peer) {
@@ -119,6 +152,7 @@ Task<Result<v1::Connection>> ResourceManager::CreateConnection(
   if (entry->gone) co_return NoSuchResource(spec.resource());
   if (entry->stopped) co_return IsStopping();
   Status made = CheckNewPeer(*entry, spec);
+  if (made) made = CheckPaths(entries_, name, config->paths);
   if (made && request.connect()) made = CheckConnectable(*entry, spec);
   if (made) made = entry->resource->AddPeer(*config);
   if (!made) co_return std::unexpected(made.error());
@@ -201,6 +235,11 @@ Task<Result<v1::Connection>> ResourceManager::UpdateConnection(
   auto before = ToPeerConfig(connection->spec, connection->secret);
   if (!before) co_return std::unexpected(before.error());
   if (entry->stopped) co_return IsStopping();
+  if (request.paths_size() > 0) {
+    if (Status free = CheckPaths(entries_, name, config->paths); !free) {
+      co_return std::unexpected(free.error());
+    }
+  }
   if (!IsStandAlone(*entry, peer)) {
     Status allowed = CheckAgreedOptions(name, before->net, config->net);
     if (!allowed) co_return std::unexpected(allowed.error());

@@ -73,6 +73,39 @@ TEST_F(NodeTest, RefusesDuplicates) {
   EXPECT_TRUE(IsError(MakeConnection("r0", 0, false), ErrorCode::kInvalidArgument, "own"));
 }
 
+// Who connects is recognised by its address only.
+TEST_F(NodeTest, RefusesAPathThatAnotherConnectionHas) {
+  ASSERT_TRUE(MakeResource("r0"));
+  auto first = MakeConnection("r0", 1, false);
+  ASSERT_TRUE(first);
+  const v1::Path path = first->spec().paths(0);
+  ASSERT_TRUE(MakeResource("r1"));
+  v1::CreateConnectionRequest create;
+  create.mutable_spec()->set_resource("r1");
+  create.mutable_spec()->set_peer_node_id(2);
+  *create.mutable_spec()->add_paths() = path;
+  const auto made = [&] { return node_.Resources(&RM::CreateConnection, create); };
+  EXPECT_TRUE(IsError(made(), ErrorCode::kAlreadyExists, "r0/1 expects the same host"));
+  // Its port at the other end does not tell them apart.
+  create.mutable_spec()->mutable_paths(0)->set_remote("10.0.0.2:9999");
+  EXPECT_TRUE(IsError(made(), ErrorCode::kAlreadyExists, "r0/1 expects the same host"));
+  create.mutable_spec()->mutable_paths(0)->set_local("10.0.0.1:9999");
+  *create.mutable_spec()->add_paths() = create.spec().paths(0);
+  EXPECT_TRUE(IsError(made(), ErrorCode::kAlreadyExists, "another of its paths"));
+  create.mutable_spec()->mutable_paths()->RemoveLast();
+  ASSERT_TRUE(made());
+  v1::UpdateConnectionRequest update;
+  update.set_resource("r1");
+  update.set_peer_node_id(2);
+  *update.add_paths() = path;
+  EXPECT_TRUE(IsError(node_.Resources(&RM::UpdateConnection, update), ErrorCode::kAlreadyExists,
+                      "r0/1 expects the same host"));
+  // A connection is not in its own way.
+  update.set_resource("r0");
+  update.set_peer_node_id(1);
+  EXPECT_TRUE(node_.Resources(&RM::UpdateConnection, update));
+}
+
 TEST_F(NodeTest, ComesBackAfterARestartAsSecondary) {
   ASSERT_TRUE(MakeBackend("disk0"));
   ASSERT_TRUE(MakeResource("r0"));

@@ -77,8 +77,10 @@ class NodeTest : public ::testing::Test {
     spec->set_peer_node_id(peer);
     spec->set_peer_name("n" + std::to_string(peer));
     v1::Path* path = spec->add_paths();
-    path->set_local("10.0.0.1:7789");
-    path->set_remote("10.0.0.2:7789");
+    // A port for each resource, a host for each peer.
+    const std::string port = std::to_string(7789 + std::hash<std::string>()(resource) % 1000);
+    path->set_local("10.0.0.1:" + port);
+    path->set_remote("10.0.0." + std::to_string(1 + peer) + ":" + port);
     if (!secret.empty()) spec->mutable_net()->set_shared_secret(secret);
     request.set_connect(connect);
     return node_.Resources(&RM::CreateConnection, request);

@@ -100,15 +100,17 @@ int Spawn(const ProcessRequest& request, Child* child) {
 }
 
 // Takes what is there. False: that was all there will ever be.
+// At most what a pipe holds in one turn: who never stops writing does not hold the reactor.
 bool Drain(int fd, uint32_t limit, std::string* output) {
   std::array<char, 4096> chunk;
-  for (;;) {
+  for (int turn = 0; turn < 16; ++turn) {
     ssize_t got = read(fd, chunk.data(), chunk.size());
     if (got < 0) return errno == EAGAIN || errno == EINTR;
     if (got == 0) return false;
     const size_t room = limit - std::min<size_t>(limit, output->size());
     output->append(chunk.data(), std::min<size_t>(room, static_cast<size_t>(got)));
   }
+  return true;
 }
 
 Task<void> ReadOutput(UringReactor* reactor, int fd, uint32_t limit, std::string* output,
