@@ -107,6 +107,18 @@ Task<Status> ResourceImpl::Attach(AttachRequest request) {
 
 namespace {
 
+// S23, for a disk that comes while the link stands: a connected Primary without a disk works on the
+// generation of this one, so nothing is missing here, whatever fencing makes of a disk alone.
+bool IsInUseByDisklessPrimary(ResourceImpl& resource, Volume& of) {
+  return std::ranges::any_of(of.peers(), [&](const auto& entry) {
+    const PeerDevice& device = *entry.second;
+    return device.state().repl >= ReplicationState::kEstablished &&
+           device.state().disk == DiskState::kDiskless &&
+           resource.state().peer(entry.first).role == Role::kPrimary && device.uuids_known &&
+           SameUuid(device.uuids.current, of.disk()->uuids().current());
+  });
+}
+
 // Why a disk that was attached without asking a peer is not UpToDate.
 std::string_view ReasonAfterAttach(DiskState disk, bool just_created) {
   if (just_created) return "the disk is new: nobody has said yet whose data counts";
@@ -189,9 +201,11 @@ Task<Status> ResourceImpl::FinishAttach(Volume& of) {
       sb.Has(meta::kMdCrashedPrimary) && (!kept_running || !negotiate || of.lost_sight);
   if (!negotiate) {
     RefreshFacts();
-    StateCheck check = Change("attached", {.hard = true}, [number](ResourceState& next) {
+    const bool is_in_use = IsInUseByDisklessPrimary(*this, of);
+    StateCheck check = Change("attached", {.hard = true}, [number, is_in_use](ResourceState& next) {
       VolumeState* volume = next.Volume(number);
       volume->disk = volume->disk_from_metadata;
+      if (is_in_use && volume->disk == DiskState::kConsistent) volume->disk = DiskState::kUpToDate;
       for (int node = 0; node < kNodeIds; ++node) {
         PeerDeviceState& peer = volume->peer(node);
         if (volume->slots[static_cast<size_t>(node)].outdated &&

@@ -59,6 +59,29 @@ struct FencingPair : Pair {
   }
 };
 
+// The Primary works on the Secondary's disk, and that fails and comes back. What it has is what is
+// in use; without that nobody could ever say so, as the Primary's own disk may not come back
+// before.
+TEST(Fencing, ADiskThatComesBackToADisklessPrimaryIsTheOneInUse) {
+  FencingPair pair(ResourceOnly(281), 4);
+  ASSERT_EQ(pair.Do(0, IoOp::kWrite, 0, 8192, 0x31), 0);
+  ASSERT_TRUE(pair.Detach(0));
+  ASSERT_EQ(pair.Do(0, IoOp::kWrite, 65536, 8192, 0x32), 0);
+  pair.disk(1).FailNext(SimDiskOp::kRead, EIO);
+  (void)pair.Do(0, IoOp::kRead, 65536, 8192);
+  ASSERT_TRUE(pair.WaitDisk(1, DiskState::kDiskless));
+  Status refused = pair.Attach(0);
+  EXPECT_FALSE(refused) << "its disk lacks the second write";
+  Status attached = pair.Attach(1);
+  ASSERT_TRUE(attached) << Text(attached);
+  EXPECT_EQ(pair.disk_state(1), DiskState::kUpToDate);
+  attached = pair.Attach(0);
+  ASSERT_TRUE(attached) << Text(attached);
+  ASSERT_TRUE(pair.BecomesUpToDate());
+  EXPECT_TRUE(pair.NowIs(0, 65536, 8192, 0x32));
+  EXPECT_TRUE(pair.Equal(0, 1));
+}
+
 TEST(Fencing, S28TheHandlerOutdatesThePeerAndIoGoesOn) {
   FencingPair pair(Stonith(28), 4, 5s);
   const std::string before = pair.uuid(0);
