@@ -128,6 +128,25 @@ TEST_P(FromEitherSide, TheSmallestDeviceWins) {
 
 INSTANTIATE_TEST_SUITE_P(Node, FromEitherSide, ::testing::Values(0, 1));
 
+// What the peer said of its size when it connected is not what it has now.
+TEST(Resize, ADiskThatIsAttachedAfterwardsHasTheNewSize) {
+  for (int who : {0, 1}) {
+    Growing pair(140 + static_cast<uint64_t>(who));
+    pair.GrowBoth(160 * kMiB);
+    ASSERT_TRUE(pair.Resize(0));
+    ASSERT_TRUE(pair.RunUntil([&] { return pair.size(0) == pair.size(1); }));
+    const uint64_t after = pair.size(0);
+    ASSERT_TRUE(pair.BecomesUpToDate());
+    ASSERT_TRUE(pair.Detach(who));
+    Status attached = pair.Attach(who);
+    ASSERT_TRUE(attached) << Text(attached);
+    EXPECT_EQ(pair.size(0), after);
+    EXPECT_EQ(pair.size(1), after);
+    EXPECT_EQ(pair.Do(0, IoOp::kWrite, after - 65536, 65536, 0x77), 0);
+    pair.ExpectBoth(after);
+  }
+}
+
 TEST(Resize, WhatIsNotPossibleIsRefusedWithTheReason) {
   Growing pair(14);
   auto refused = [&](ResizeRequest request, std::string_view part) {

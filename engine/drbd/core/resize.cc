@@ -226,6 +226,15 @@ void ResourceImpl::BeginResize(Volume& of, const TransactionCommit& commit, bool
     return;
   }
   of.set_wanted_sectors(user);
+  // They send no sizes of their own for this: what they said when they connected is over. A disk
+  // that is attached later is measured by it.
+  for (auto& [node, device] : of.peers()) {
+    if (!device->sizes_known || !state_.peer(node).connected()) continue;
+    wire::Sizes& theirs = device->sizes;
+    if (theirs.d_size != 0) theirs.d_size = std::max(theirs.d_size, commit.exposed_size);
+    theirs.c_size = commit.exposed_size;
+    theirs.u_size = user;
+  }
   ++of.resizing;
   tasks_.Spawn(RunResize(&of, commit, initiator));
 }
