@@ -254,7 +254,7 @@ STAGES = [
     ("iscsi", 3, "e2e/iscsi/conformance.py", "release"),
     ("tsan", 4, None, None),
     ("fuzz", 2, "fuzz/*.cc", "asan"),
-    ("simulator", 3, "ci/simulator", "release"),
+    ("simulator", 5, "ci/simulator", "release"),
     ("mutants", 5, "ci/mutants/run", "release"),
     ("containers", 8, "docker/Dockerfile", "release"),
     ("traceability", 1, "docs/traceability.md", None),

@@ -8,13 +8,19 @@ namespace umblock::sim {
 namespace meta = drbd::meta;
 
 AlWatch::AlWatch(SimDisk& disk, bool external, Coverage& coverage)
-    : disk_(disk), coverage_(coverage) {
+    : disk_(disk), external_(external), coverage_(coverage) {
+  Follow(disk.options().size);
+  disk.SetObserver([this](const SimDiskEvent& event) { OnDisk(event); });
+}
+
+void AlWatch::Follow(uint64_t bytes) {
+  if (bytes == bytes_) return;
+  bytes_ = bytes;
   meta::MetaLayoutOptions layout;
-  layout.placement = external ? meta::Placement::kFlexExternal : meta::Placement::kInternal;
-  auto geometry = meta::ComputeGeometry(layout, disk.options().size);
+  layout.placement = external_ ? meta::Placement::kFlexExternal : meta::Placement::kInternal;
+  auto geometry = meta::ComputeGeometry(layout, bytes);
   UMBLOCK_ASSERT(geometry.has_value(), "the simulated disk has room for metadata");
   geometry_ = *geometry;
-  disk.SetObserver([this](const SimDiskEvent& event) { OnDisk(event); });
 }
 
 void AlWatch::OnDisk(const SimDiskEvent& event) {

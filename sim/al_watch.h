@@ -14,6 +14,8 @@ namespace umblock::sim {
 class AlWatch {
  public:
   AlWatch(SimDisk& disk, bool external, Coverage& coverage);
+  // The disk is used up to here, and internal metadata lies at the end of that.
+  void Follow(uint64_t bytes);
 
   // Called when a write of a transaction has been started.
   void SetHandler(std::function<void()> on_write) { on_write_ = std::move(on_write); }
@@ -25,6 +27,8 @@ class AlWatch {
   void OnTransactionWritten(uint64_t offset);
 
   SimDisk& disk_;
+  const bool external_;
+  uint64_t bytes_ = 0;
   Coverage& coverage_;
   drbd::meta::Geometry geometry_;
   std::function<void()> on_write_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "engine/base/assert.h"
+#include "sim/repertoire.h"
 
 namespace umblock::sim {
 namespace {
@@ -30,6 +31,7 @@ Task<Status> FormatThenStart(Replica* replica, bool format) {
 WorkloadOptions MakeWorkload(const RunOptions& options, SimRandom random) {
   WorkloadOptions workload;
   workload.volume_bytes = options.volume_bytes;
+  workload.follows_size = options.repertoire;
   workload.workers = static_cast<int>(random.Between(1, 8));
   workload.mean_pause = 12ms * workload.workers;
   workload.max_write_sectors = random.OneIn(4) ? 512 : 64;
@@ -126,7 +128,36 @@ Cluster::Cluster(SimWorld& world, const RunOptions& options, const ReplicaFactor
     setup.resync = resync;
     setup.local = SocketAddress::Ipv4({192, 0, 2, host}, 7789);
     setup.remote = SocketAddress::Ipv4({192, 0, 2, static_cast<uint8_t>(2 - i)}, 7789);
+    if (options.repertoire) {
+      SimRandom choices = world_.Stream(0x6f7074696f6e);  // the same for both
+      ChooseOptions(choices, options.protocol, &setup);
+      setup.fence = [this, i] { return repertoire_->Fence(i); };
+    }
   }
+  volume_bytes_ = options.volume_bytes;
+  weakest_protocol_ = setups_[0].net.protocol;
+  if (options.repertoire) repertoire_ = std::make_unique<Repertoire>(*this);
+}
+
+Cluster::~Cluster() = default;
+
+void Cluster::SetNet(const drbd::NetOptions& net) {
+  for (ReplicaSetup& setup : setups_) setup.net = net;
+  weakest_protocol_ = std::min(weakest_protocol_, net.protocol);
+}
+
+// What a daemon remembers of its disks, and what both have of the volume.
+void Cluster::FollowSizes() {
+  uint64_t least = UINT64_MAX;
+  for (int i = 0; i < kNodes; ++i) {
+    const ReplicaState state = StateOf(i);
+    ReplicaSetup& setup = setups_[static_cast<size_t>(i)];
+    least = std::min(least, state.size);
+    if (state.backing_bytes == 0) continue;
+    setup.last_known_size = state.backing_bytes;
+    if (!setup.external_metadata) node(i).al_watch->Follow(state.backing_bytes);
+  }
+  volume_bytes_ = std::max(volume_bytes_, least);
 }
 
 std::shared_ptr<Act> Cluster::Begin(int index, std::string name, Task<Status> task) {
@@ -231,6 +262,7 @@ void Cluster::CrashSoon(int index, SimCrash kind) {
 }
 
 void Cluster::OnCrash(int index, SimCrash kind) {
+  if (repertoire_ != nullptr) repertoire_->OnCrash(index);
   Node& own = node(index);
   const bool loses_cache = kind == SimCrash::kPowerCut && volatile_cache_;
   world_.Log(LogLevel::kInfo, own.sim->name(),
@@ -289,6 +321,7 @@ void Cluster::OnStateChanged(int index) {
   const bool target = state.replication == drbd::ReplicationState::kSyncTarget;
   if (target && !own.was_target) coverage_.Count(Situation::kResync);
   own.was_target = target;
+  if (repertoire_ != nullptr) repertoire_->OnStateChanged(index, state);
   if (index == primary_) UpdateHolders();
 }
 
@@ -321,6 +354,10 @@ void Cluster::Tick() {
   for (int i = 0; i < kNodes; ++i) TendNode(i);
   CheckTwoPrimaries();
   CheckRefusedPromotion();
+  if (repertoire_ != nullptr) {
+    FollowSizes();
+    repertoire_->Tick();
+  }
   if (primary_ != -1) UpdateHolders();
   TendRoles();
   world_.After(kTick + random_.Between(Duration(0), kTick), SimEventKind::kHarness,
@@ -351,7 +388,8 @@ void Cluster::TendNode(int index) {
   const ReplicaState state = own.replica->state();
   if (own.wants_disk && state.disk == drbd::DiskState::kDiskless) {
     own.act = Begin(index, "attach", own.replica->Attach());
-  } else if (own.wants_connection && state.connection == drbd::ConnectionState::kStandAlone) {
+  } else if (own.wants_connection && !own.reconfiguring &&
+             state.connection == drbd::ConnectionState::kStandAlone) {
     own.act = Begin(index, "connect", own.replica->Connect(own.discard_on_connect));
     own.discard_on_connect = false;
   }
@@ -377,7 +415,9 @@ void Cluster::TendRoles() {
       }
       break;
     case Role::kActive:
-      if (settling_ || compare_requested_ || (move_requested_ && refused_act_ == nullptr)) {
+      if (settling_ || compare_requested_ ||
+          (repertoire_ != nullptr && repertoire_->exam().wants_rest()) ||
+          (move_requested_ && refused_act_ == nullptr)) {
         world_.Log(LogLevel::kInfo, node(primary_).sim->name(), "the application is to stop");
         workload_.Stop();
         role_ = Role::kDraining;
@@ -457,6 +497,13 @@ void Cluster::StartApplication() {
 }
 
 void Cluster::AfterDrain() {
+  if (repertoire_ != nullptr && repertoire_->exam().wants_rest()) {
+    quiet_ticks_ = Quiet() ? quiet_ticks_ + 1 : 0;
+    repertoire_->exam().AtRest(quiet_ticks_ >= 2);
+    if (repertoire_->exam().wants_rest()) return;
+    quiet_ticks_ = 0;
+    compare_since_ = world_.now();
+  }
   if (compare_requested_) {
     quiet_ticks_ = Quiet() ? quiet_ticks_ + 1 : 0;
     if (quiet_ticks_ < 2 && world_.now() - compare_since_ < kCompareBound) return;

@@ -24,6 +24,8 @@ namespace umblock::sim {
 
 inline constexpr int kNodes = 2;
 
+class Repertoire;
+
 // A task of an administrator, under way on a node.
 struct Act {
   std::string name;
@@ -38,6 +40,7 @@ class Cluster {
  public:
   Cluster(SimWorld& world, const RunOptions& options, const ReplicaFactory& factory,
           Coverage& coverage);
+  ~Cluster();
   Cluster(const Cluster&) = delete;
   Cluster& operator=(const Cluster&) = delete;
 
@@ -51,8 +54,9 @@ class Cluster {
     bool wants_connection = true;
     bool wants_disk = true;
     bool discard_on_connect = false;
-    bool suspect = false;    // lost power as a copy: incomplete until it is in sync again
-    bool restarted = false;  // since the crash that the cluster has not got over yet
+    bool reconfiguring = false;  // not to be connected before it has its new options
+    bool suspect = false;        // lost power as a copy: incomplete until it is in sync again
+    bool restarted = false;      // since the crash that the cluster has not got over yet
     uint64_t disconnects = 0;
     bool was_connected = false;
     bool was_target = false;   // of a resync
@@ -85,11 +89,24 @@ class Cluster {
   Coverage& coverage() { return coverage_; }
   const ReplicaSetup& setup(int index) const { return setups_[static_cast<size_t>(index)]; }
   bool volatile_cache() const { return volatile_cache_; }
-  drbd::Protocol protocol() const { return setups_[0].net.protocol; }
+  // The weakest that the nodes have had: what it does not promise is not asked for.
+  drbd::Protocol protocol() const { return weakest_protocol_; }
   Workload& workload() { return workload_; }
   // Called with the node when it starts to write an activity-log transaction.
   void SetActivityLogHandler(std::function<void(int node)> on_write);
   std::string DescribeState();
+
+  // --- for the repertoire ---
+  Repertoire* repertoire() { return repertoire_.get(); }  // null: this seed keeps to faults
+  std::shared_ptr<Act> Begin(int index, std::string name, Task<Status> task);
+  bool Lost(const Act& act) const;
+  bool active() const { return role_ == Role::kActive; }
+  bool draining() const { return role_ == Role::kDraining; }
+  uint64_t volume_bytes() const { return volume_bytes_; }
+  uint64_t writes_acked() const { return history_.writes_acked(); }
+  void AllowGarbageFrom(uint64_t offset) { history_.AllowGarbageFrom(offset / kSectorBytes); }
+  // For nodes that start from now on.
+  void SetNet(const drbd::NetOptions& net);
 
  private:
   enum class Role : uint8_t {
@@ -101,9 +118,8 @@ class Cluster {
     kDemoting,
   };
 
-  std::shared_ptr<Act> Begin(int index, std::string name, Task<Status> task);
-  bool Lost(const Act& act) const;
   void Tick();
+  void FollowSizes();
   void TendNode(int index);
   void TendRoles();
   void PickPrimary();
@@ -131,10 +147,13 @@ class Cluster {
   SimRandom random_;
   bool volatile_cache_ = true;
   std::array<ReplicaSetup, kNodes> setups_;
+  uint64_t volume_bytes_ = 0;  // the least that both have shown
+  drbd::Protocol weakest_protocol_{};
   std::array<Node, kNodes> nodes_;
   std::function<void(int)> on_al_write_;
   History history_;
   Workload workload_;
+  std::unique_ptr<Repertoire> repertoire_;
 
   Role role_ = Role::kNone;
   int primary_ = -1;

@@ -8,6 +8,7 @@
 #include "engine/drbd/meta/bitmap_layout.h"
 #include "engine/drbd/meta/superblock.h"
 #include "sim/cluster.h"
+#include "sim/repertoire.h"
 
 namespace umblock::sim {
 
@@ -45,7 +46,7 @@ bool Cluster::Resyncing() {
 bool Cluster::CompareDisks() {
   coverage_.Count(Situation::kDisksCompared);
   std::array<std::byte, SimDisk::kPage> pages[kNodes];
-  const uint64_t count = options_.volume_bytes / SimDisk::kPage;
+  const uint64_t count = volume_bytes_ / SimDisk::kPage;
   for (uint64_t page = 0; page < count; ++page) {
     if (!node(0).data->PageInUse(page) && !node(1).data->PageInUse(page)) continue;
     for (int i = 0; i < kNodes; ++i) node(i).data->ReadNow(page * SimDisk::kPage, pages[i]);
@@ -80,7 +81,8 @@ bool Cluster::CheckDisksAtRest() {
 
 bool Cluster::Converge() {
   auto back = [&] {
-    return role_ == Role::kActive && StateOf(0).in_sync() && StateOf(1).in_sync();
+    return role_ == Role::kActive && StateOf(0).in_sync() && StateOf(1).in_sync() &&
+           (repertoire_ == nullptr || repertoire_->settled());
   };
   // A long resync over a slow link may go on for as long as it gets further.
   uint64_t left = UINT64_MAX;
@@ -90,6 +92,10 @@ bool Cluster::Converge() {
     if (!world_.failed() && Resyncing() && left < before) continue;
     world_.Fail(fmt::format("the faults are over for {} s and the cluster is not back: {}",
                             kConvergeBound / 1s, DescribeState()));
+    return false;
+  }
+  if (StateOf(0).size != StateOf(1).size) {
+    world_.Fail("both are in sync, and have different sizes: " + DescribeState());
     return false;
   }
   const WorkloadCounts before = workload_.counts();
@@ -163,7 +169,7 @@ bool Cluster::CheckBitmapsOnDisk() {
       world_.Fail(own.sim->name() + ": the activity log is not clean after a clean stop");
       return false;
     }
-    const uint64_t bits = meta::BitmapBits(options_.volume_bytes, geometry.bytes_per_bit);
+    const uint64_t bits = meta::BitmapBits(volume_bytes_, geometry.bytes_per_bit);
     std::vector<std::byte> bitmap(meta::BitmapBytes(bits, geometry.max_peers));
     own.meta->ReadNow(geometry.bm_offset, bitmap);
     for (uint64_t bit = 0; bit < bits; ++bit) {

@@ -32,10 +32,32 @@ enum class Situation : uint8_t {
   kFullSync,
   kPartition,
   kDisksCompared,
+  // Required of seeds with the repertoire.
+  kVerifyEnded,
+  kVerifyStopped,
+  kVerifyUnderLoad,
+  kCorruptionRepaired,
+  kResize,
+  kCrashDuringResize,
+  kChecksumResync,
+  kPausedResync,
+  kInvalidation,
+  kReadOverPeer,
+  kSuspension,
+  kPeerFenced,
+  kFencingFailed,
+  kFencingHung,
+  kStonith,
+  kPullAhead,
+  kDiskTimeout,
+  kNewProtocol,
+  kNewSecret,
+  kNewIntegrity,
   kCount,
 };
 inline constexpr size_t kSituations = static_cast<size_t>(Situation::kCount);
 inline constexpr size_t kRequiredSituations = static_cast<size_t>(Situation::kPrimaryCrash);
+inline constexpr size_t kFirstOfRepertoire = static_cast<size_t>(Situation::kVerifyEnded);
 inline constexpr uint64_t kRequiredTimes = 10;
 
 constexpr std::string_view SituationName(size_t index) {
@@ -61,8 +83,32 @@ constexpr std::string_view SituationName(size_t index) {
       "full sync",
       "partition",
       "disks compared",
+      "verify that came to its end",
+      "verify that was stopped",
+      "verify under load",
+      "silent corruption found and repaired",
+      "resize under load",
+      "crash during a resize",
+      "resync by checksums",
+      "paused resync",
+      "invalidation",
+      "read over the peer",
+      "suspension of I/O",
+      "peer outdated by a handler",
+      "fencing that failed",
+      "fencing that hung",
+      "peer stonithed",
+      "pulled ahead",
+      "disk timeout",
+      "change of the protocol",
+      "change of the secret",
+      "change of data integrity",
   };
   return kNames[index];
+}
+
+constexpr bool IsRequired(size_t index, bool repertoire) {
+  return repertoire ? index >= kFirstOfRepertoire : index < kRequiredSituations;
 }
 
 struct Coverage {

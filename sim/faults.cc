@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "engine/drbd/wire/data_packets.h"
+#include "sim/repertoire.h"
 
 namespace umblock::sim {
 
@@ -81,12 +82,14 @@ void Faults::End() {
     own.wants_connection = own.wants_disk = true;
     cluster_.Start(i);
   }
+  if (cluster_.repertoire() != nullptr) cluster_.repertoire()->End();
 }
 
 void Faults::Execute(const Episode& episode) {
   CheckAimed();
   world_.Log(LogLevel::kInfo, "fault", Describe(episode));
   if (Crashes(episode) || Cuts(episode) || Silences(episode) || DiskFaults(episode)) return;
+  if (cluster_.repertoire() != nullptr && cluster_.repertoire()->Execute(episode)) return;
   Acts(episode);
 }
 
@@ -197,7 +200,10 @@ bool Faults::DiskFaults(const Episode& episode) {
   const auto times = static_cast<uint32_t>(1 + (episode.choice >> 8) % 3);
   const auto skip = static_cast<uint32_t>((episode.choice >> 16) % 20);
   // With protocols A and B what a primary without a disk was acknowledged is nowhere for sure.
-  const bool may_lose_disk = cluster_.protocol() == drbd::Protocol::kC;
+  bool may_lose_disk = cluster_.protocol() == drbd::Protocol::kC;
+  // A Primary whose disk is only half of what it works on, and whose peer's disk fails too, is
+  // stuck until somebody uses force (docs/simulator.md): not both disks at a time.
+  if (cluster_.repertoire() != nullptr) may_lose_disk = may_lose_disk && OneDiskAtATime(episode);
   switch (episode.fault) {
     case Fault::kDataWriteErrors:
       if (may_lose_disk) own.data->FailNext(SimDiskOp::kWrite, EIO, times, skip);
@@ -217,8 +223,10 @@ bool Faults::DiskFaults(const Episode& episode) {
       own.data->FailNext(SimDiskOp::kSync, EIO, times, skip % 4);
       return true;
     case Fault::kDiskHang:
+      if (!may_lose_disk && cluster_.setup(0).disk.disk_timeout != Duration(0)) return true;
       own.data->SetHang(true);
-      After(episode.duration, [&own] { own.data->SetHang(false); });
+      After(episode.duration + 2 * cluster_.setup(0).disk.disk_timeout,
+            [&own] { own.data->SetHang(false); });
       return true;
     case Fault::kSlowDisk:
       own.data->set_slowdown(50);
@@ -227,6 +235,20 @@ bool Faults::DiskFaults(const Episode& episode) {
     default:
       return false;
   }
+}
+
+bool Faults::OneDiskAtATime(const Episode& episode) {
+  constexpr Duration kApart = 10s;
+  if (episode.fault != Fault::kDataReadErrors && episode.fault != Fault::kDataWriteErrors) {
+    return true;
+  }
+  const SimTime now = world_.now();
+  if (disk_errors_at_ && disk_errors_on_ != Either(episode) && now - *disk_errors_at_ < kApart) {
+    return false;
+  }
+  disk_errors_on_ = Either(episode);
+  disk_errors_at_ = now;
+  return true;
 }
 
 void Faults::Acts(const Episode& episode) {
@@ -252,6 +274,13 @@ void Faults::Acts(const Episode& episode) {
       cluster_.StartDetach(either);
       After(episode.duration, [&own] { own.wants_disk = true; });
       break;
+    case Fault::kDiskless: {
+      const int primary = cluster_.primary();
+      if (cluster_.protocol() != drbd::Protocol::kC || primary == -1) break;
+      cluster_.StartDetach(primary);
+      After(episode.duration, [this, primary] { cluster_.node(primary).wants_disk = true; });
+      break;
+    }
     case Fault::kPauseAndCompare:
       cluster_.RequestCompare();
       break;
@@ -280,6 +309,10 @@ void Faults::OnPacket(const TappedPacket& packet) {
     // Both begin alike.
     const auto request = drbd::wire::BlockRequest::Decode(packet.payload);
     if (request) cluster_.workload().Focus(request->sector);
+  }
+  if (type == PacketType::kDataRequest) cluster_.coverage().Count(Situation::kReadOverPeer);
+  if (type == PacketType::kCsumRsRequest || type == PacketType::kRsCsumDagtagReq) {
+    cluster_.coverage().Count(Situation::kChecksumResync);
   }
   if (type == PacketType::kInitialData || type == PacketType::kInitialMeta) OnInitialPacket(packet);
   const int sender = packet.connection->node(packet.from_end).index();

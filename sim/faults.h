@@ -46,6 +46,7 @@ class Faults {
   bool Cuts(const Episode& episode);
   bool Silences(const Episode& episode);
   bool DiskFaults(const Episode& episode);
+  bool OneDiskAtATime(const Episode& episode);
   void Acts(const Episode& episode);
 
   void Arm(const Episode& episode, Duration window);
@@ -72,6 +73,8 @@ class Faults {
   std::vector<Aimed> aimed_;
   std::array<Initial, 2> initial_;  // the last ones: of the control, of the data socket
   bool active_ = false;
+  int disk_errors_on_ = -1;
+  std::optional<SimTime> disk_errors_at_;
   WireTap tap_;
 };
 

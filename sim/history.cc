@@ -120,7 +120,10 @@ History::Read History::BeginRead(uint64_t sector, uint64_t count) {
 
 std::optional<uint32_t> History::Match(const Sector& state, uint32_t floor, uint64_t sector,
                                        const SectorContent& content) const {
-  if (content.kind == SectorContent::Kind::kGarbage) return std::nullopt;
+  if (content.kind == SectorContent::Kind::kGarbage) {
+    if (sector < garbage_from_ || floor != 0 || state.versions.front() != 0) return std::nullopt;
+    return 0;
+  }
   for (auto version = std::lower_bound(state.versions.begin(), state.versions.end(), floor);
        version != state.versions.end(); ++version) {
     const Write& write = writes_[*version];
@@ -174,7 +177,7 @@ Verdict History::CheckAtRest(uint64_t sector, Bytes data) const {
   const SectorContent content = ReadStamp(data);
   const Sector* state = Find(sector);
   if (state == nullptr) {
-    if (content.kind == SectorContent::Kind::kZero) return std::nullopt;
+    if (content.kind == SectorContent::Kind::kZero || sector >= garbage_from_) return std::nullopt;
     return fmt::format("sector {} was never written and holds {}", sector, Describe(content));
   }
   if (Match(*state, state->floor, sector, content)) return std::nullopt;

@@ -17,6 +17,7 @@
 // Check functions return what is wrong, or nothing. Threading: none.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -63,6 +64,9 @@ class History {
   Verdict EndRead(const Read& read, Bytes data);
   // The same for a read that failed.
   void FailRead() { --reads_in_flight_; }
+
+  // Sectors from here on hold anything until they are written: a volume that has grown.
+  void AllowGarbageFrom(uint64_t sector) { garbage_from_ = std::min(garbage_from_, sector); }
 
   // Is this content of a sector allowed now? For disks at rest.
   Verdict CheckAtRest(uint64_t sector, Bytes data) const;
@@ -116,6 +120,7 @@ class History {
                       const SectorContent& content) const;
 
   const bool stable_on_ack_;
+  uint64_t garbage_from_ = UINT64_MAX;
   uint32_t tenure_ = 0;
   std::vector<Write> writes_;  // by sequence
   std::map<uint64_t, std::unique_ptr<Chunk>> chunks_;

@@ -22,6 +22,8 @@ int main(int argc, char** argv) {
   app.add_option("--protocol", protocol, "A, B or C; by default the seed decides")
       ->check(CLI::IsMember({"A", "B", "C"}));
   app.add_flag("--full-sync", options.run.full_sync, "Begin with a full initial sync");
+  app.add_flag("--repertoire", options.run.repertoire,
+               "Schedules with all that an administrator may ask for");
   app.add_flag("--calm", options.run.calm, "No faults");
   app.add_option("--without", options.run.without, "Faults of the schedule to leave out")
       ->delimiter(',');

@@ -7,11 +7,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "engine/base/error.h"
 #include "engine/block/block_device.h"
 #include "engine/drbd/config.h"
+#include "engine/drbd/status.h"
 #include "engine/drbd/wire/state_word.h"
 #include "engine/runtime/sim/node.h"
 #include "engine/runtime/task.h"
@@ -21,14 +24,23 @@ namespace umblock::sim {
 inline constexpr const char* kDataPath = "/data";
 inline constexpr const char* kMetaPath = "/meta";  // only with external metadata
 
+// A run of the fence-peer handler: whoever plays the operator's program says when it ends, and how.
+struct FenceCall {
+  bool done = false;
+  int exit_code = 1;
+};
+
 struct ReplicaSetup {
-  int node = 0;  // 0 or 1; also its node id
-  uint64_t volume_bytes = 0;
+  int node = 0;                  // 0 or 1; also its node id
+  uint64_t volume_bytes = 0;     // 0: as large as the disks allow
+  uint64_t last_known_size = 0;  // of the data disk
   uint32_t al_extents = 67;
   bool external_metadata = false;
   drbd::NetOptions net;
   drbd::ResourceOptions resource;
   drbd::ResyncOptions resync;
+  drbd::DiskOptions disk;
+  std::function<std::shared_ptr<FenceCall>()> fence;  // not set: there is no handler
   SocketAddress local;
   SocketAddress remote;
 };
@@ -43,6 +55,11 @@ struct ReplicaState {
   uint64_t out_of_sync = 0;  // bytes
   uint64_t pending = 0;      // answers and acknowledgements under way, either direction
   bool drain_ordering = false;
+  uint64_t size = 0;           // of the volume, bytes
+  uint64_t backing_bytes = 0;  // of the data disk, as far as the metadata has followed it
+  uint64_t disk_timeouts = 0;
+  bool suspended = false;
+  std::optional<drbd::VerifyStatus> verify;
   std::string text;  // for people
 
   bool connected() const { return connection == drbd::ConnectionState::kConnected; }
@@ -77,6 +94,22 @@ class Replica {
   virtual Task<Status> Detach() = 0;
   // Declares both empty disks equal.
   virtual Task<Status> SkipInitialSync() = 0;
+
+  // The repertoire. What a replica does not know it refuses.
+  virtual Task<Status> StartVerify(uint64_t /*start*/, uint64_t /*stop*/) { return Refuse(); }
+  virtual Task<Status> StopVerify() { return Refuse(); }
+  virtual Task<Status> GrowDisk(uint64_t /*bytes*/) { return Refuse(); }
+  virtual Task<Status> Resize() { return Refuse(); }
+  virtual Task<Status> Invalidate(bool /*remote*/) { return Refuse(); }
+  virtual Task<Status> PauseSync(bool /*pause*/) { return Refuse(); }
+  virtual Task<Status> SuspendIo(bool /*suspend*/) { return Refuse(); }
+  virtual Task<Status> Outdate() { return Refuse(); }
+  virtual Task<Status> UpdateNet(drbd::NetOptions /*net*/) { return Refuse(); }
+
+ private:
+  static Task<Status> Refuse() {
+    co_return MakeError(ErrorCode::kUnimplemented, "this replica does not know that");
+  }
 };
 
 // Makes the replica of a new incarnation, owned by it. `on_change` is to be called after every

@@ -3,6 +3,11 @@
 #include <fmt/core.h>
 
 namespace umblock::sim {
+namespace {
+
+constexpr Duration kFenceTimeout = 5s;
+
+}  // namespace
 
 ResourceReplica::ResourceReplica(SimNode& node, const ReplicaSetup& setup,
                                  std::function<void()> on_change)
@@ -10,9 +15,13 @@ ResourceReplica::ResourceReplica(SimNode& node, const ReplicaSetup& setup,
       setup_(setup),
       peer_(1 - setup.node),
       on_change_(std::move(on_change)) {
-  resource_ = std::make_unique<drbd::Resource>(
-      reactor_,
-      drbd::ResourceConfig{.name = "r0", .node_id = setup.node, .options = setup.resource}, this);
+  drbd::ResourceConfig config{.name = "r0", .node_id = setup.node, .options = setup.resource};
+  if (setup.fence != nullptr) {
+    programs_ = std::make_unique<FenceRunner>(reactor_, setup.fence);
+    config.handlers.path(drbd::Handler::kFencePeer) = kFencePath;
+    config.handlers.timeout = kFenceTimeout;
+  }
+  resource_ = std::make_unique<drbd::Resource>(reactor_, std::move(config), this, programs_.get());
 }
 
 ReplicaFactory ResourceReplica::Factory() {
@@ -42,6 +51,7 @@ Task<Status> ResourceReplica::Format() {
 Task<Status> ResourceReplica::Start() {
   UMBLOCK_CO_TRY(co_await OpenDisks());
   drbd::VolumeConfig volume{.number = kVolume, .size = setup_.volume_bytes};
+  volume.disk = setup_.disk;
   volume.disk.al_extents = setup_.al_extents;
   UMBLOCK_CO_TRY(resource_->AddVolume(volume));
   drbd::PeerConfig peer{.node_id = peer_, .name = peer_ == 0 ? "alfa" : "bravo"};
@@ -54,7 +64,10 @@ Task<Status> ResourceReplica::Start() {
 
 Task<Status> ResourceReplica::Attach() {
   return resource_->Attach(
-      {.volume = kVolume, .backing = data_.get(), .metadata = metadata_.get()});
+      {.volume = kVolume,
+       .backing = data_.get(),
+       .metadata = metadata_.get(),
+       .last_known_size = setup_.external_metadata ? 0 : setup_.last_known_size});
 }
 
 Task<void> ResourceReplica::Stop() {
@@ -73,6 +86,9 @@ ReplicaState ResourceReplica::state() {
   state.text = fmt::format("{}", drbd::RoleName(status.role));
   for (const drbd::VolumeStatus& volume : status.volumes) {
     state.disk = volume.disk;
+    state.size = volume.size_bytes;
+    state.backing_bytes = volume.backing_bytes;
+    state.disk_timeouts = volume.counters.disk_timeouts;
     state.pending += volume.counters.upper_pending + volume.counters.lower_pending;
     // A write that every node has holds no extent, also where it came from a peer (INV-25).
     state.pending += volume.counters.al_in_use;
@@ -89,6 +105,7 @@ ReplicaState ResourceReplica::state() {
       state.replication = peer.replication;
       state.peer_disk = peer.peer_disk;
       state.out_of_sync = peer.out_of_sync_bytes;
+      state.verify = peer.verify;
       state.pending += peer.pending + peer.unacked;
       state.text += fmt::format(" {} peer {} out-of-sync {} pending {} unacked {}",
                                 drbd::ReplicationStateName(peer.replication),
@@ -96,7 +113,8 @@ ReplicaState ResourceReplica::state() {
                                 peer.pending, peer.unacked);
     }
   }
-  if (status.suspended != "no") state.text += " suspended: " + status.suspended;
+  state.suspended = status.suspended != "no";
+  if (state.suspended) state.text += " suspended: " + status.suspended;
   return state;
 }
 

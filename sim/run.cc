@@ -21,7 +21,7 @@ Plan MakePlan(const RunOptions& options) {
   plan.active = random.Between(Duration(15s), Duration(45s));
   if (options.calm) return plan;
   plan.schedule = MakeSchedule(SimRandom(SimMix(options.seed, 0x7363686564)), random.Between(5, 14),
-                               plan.active);
+                               plan.active, options.repertoire);
   return plan;
 }
 

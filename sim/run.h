@@ -21,6 +21,7 @@ struct RunOptions {
   std::optional<drbd::Protocol> protocol;  // unset: by the seed
   bool full_sync = false;                  // the initial sync is not skipped
   bool calm = false;                       // no faults at all
+  bool repertoire = false;                 // with all that an administrator may ask for
   std::vector<size_t> without;             // episodes to leave out, by index
   bool verbose = false;                    // log to stderr as it happens
 };

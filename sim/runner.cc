@@ -204,6 +204,7 @@ std::string Runner::ReplayCommand(uint64_t seed, const std::vector<size_t>& with
     command += fmt::format(" --protocol {}", " ABC"[static_cast<int>(*run.protocol)]);
   }
   if (run.full_sync) command += " --full-sync";
+  if (run.repertoire) command += " --repertoire";
   if (run.calm) command += " --calm";
   if (!without.empty()) command += fmt::format(" --without {}", fmt::join(without, ","));
   return command;
@@ -242,7 +243,7 @@ int Runner::ReportCoverage() {
   fmt::print("{} runs, {} failed; {} events, {} writes\n", runs_, failures_, events_, writes_);
   int missing = 0;
   for (size_t i = 0; i < kSituations; ++i) {
-    const bool required = options_.require_coverage && i < kRequiredSituations;
+    const bool required = options_.require_coverage && IsRequired(i, options_.run.repertoire);
     const bool short_of = required && coverage_.counts[i] < kRequiredTimes;
     fmt::print("  {:6} {}{}\n", coverage_.counts[i], SituationName(i),
                short_of ? fmt::format("  FAILED: fewer than {}", kRequiredTimes) : "");

@@ -38,6 +38,15 @@ enum class Fault : uint8_t {
   kDisconnect,
   kDetach,
   kPauseAndCompare,
+  // The repertoire (sim/repertoire.h).
+  kVerifyAtRest,
+  kVerifyUnderLoad,
+  kGrow,
+  kPausedResync,
+  kInvalidate,
+  kDiskless,
+  kSuspendIo,
+  kReconfigure,
   kCount,
 };
 std::string_view FaultName(Fault fault);
@@ -50,6 +59,8 @@ struct Episode {
 };
 std::string Describe(const Episode& episode);
 
-std::vector<Episode> MakeSchedule(SimRandom random, size_t episodes, Duration active);
+// `repertoire`: with the second table of weights, which has everything in it.
+std::vector<Episode> MakeSchedule(SimRandom random, size_t episodes, Duration active,
+                                  bool repertoire);
 
 }  // namespace umblock::sim

@@ -67,8 +67,15 @@ void Workload::Begin(size_t index, std::string what) {
   slots_[index] = {true, world_.now(), std::move(what)};
 }
 
+// A device without data says nothing about its size.
+uint64_t Workload::Sectors() const {
+  uint64_t bytes = options_.volume_bytes;
+  if (options_.follows_size) bytes = std::max(bytes, session_->device->geometry().size);
+  return bytes / kSectorBytes;
+}
+
 Workload::Range Workload::PickRange(uint64_t max_sectors) {
-  const uint64_t sectors = options_.volume_bytes / kSectorBytes;
+  const uint64_t sectors = Sectors();
   const uint64_t kind = random_.Below(10);
   uint64_t first = 0;
   if (kind < 3 && world_.now() < focus_until_) {
@@ -77,6 +84,8 @@ Workload::Range Workload::PickRange(uint64_t max_sectors) {
     first = random_.Below(options_.hot_sectors);
   } else if (kind < 8) {
     first = warm_[random_.Below(warm_.size())] + random_.Below(1024);
+  } else if (options_.follows_size && kind == 9) {
+    first = sectors - 1 - random_.Below(8192);  // what a volume grows by
   } else {
     first = random_.Below(sectors);
   }
@@ -94,8 +103,7 @@ Workload::Range Workload::AlignToDiscard(Session& session, Range range) {
   const uint64_t unit =
       std::max<uint64_t>(session.device->geometry().discard_granularity / kSectorBytes, 1);
   range.sector = AlignDown(range.sector, unit);
-  range.count =
-      std::min(AlignUp(range.count, unit), options_.volume_bytes / kSectorBytes - range.sector);
+  range.count = std::min(AlignUp(range.count, unit), Sectors() - range.sector);
   range.count = AlignDown(range.count, unit);
   return range;
 }
@@ -195,6 +203,7 @@ Task<void> Workload::DoWrite(Session& session, Range range, std::byte* buffer, b
   world_.Note(sequence, static_cast<uint64_t>(error));
   history_.EndWrite(sequence, error == 0);
   counts_.errors += error != 0;
+  ++writes_ended_;
 }
 
 Task<void> Workload::DoSweep(Session& session, uint64_t first_extent, uint64_t extents,

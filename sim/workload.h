@@ -26,6 +26,7 @@ struct WorkloadOptions {
   uint32_t flush_permille = 30;
   uint32_t fua_permille = 60;
   uint32_t zero_permille = 30;  // discards and write-zeroes
+  bool follows_size = false;    // of the device, where that grows
   uint32_t sweep_permille = 4;  // one sector in each of many extents of the activity log, at once
 };
 
@@ -49,6 +50,8 @@ class Workload {
   void OnCrash() { session_.reset(); }
 
   const WorkloadCounts& counts() const { return counts_; }
+  // Writes that have ended, in whatever way.
+  uint64_t writes_ended() const { return writes_ended_; }
   // The operation that has been waiting longest: its age, and what it is.
   Duration OldestAge() const;
   std::string DescribeOldest() const;
@@ -78,6 +81,7 @@ class Workload {
   Task<void> DoZero(Session& session, Range range, bool discard);
   Task<void> DoFlush(Session& session);
   Task<void> DoSweep(Session& session, uint64_t first_extent, uint64_t extents, std::byte* buffer);
+  uint64_t Sectors() const;
   Range PickRange(uint64_t max_sectors);
   Range AlignToDiscard(Session& session, Range range);
   std::vector<iovec> Scatter(std::byte* buffer, uint64_t bytes);
@@ -93,6 +97,7 @@ class Workload {
   std::shared_ptr<Session> session_;
   std::vector<Slot> slots_;
   WorkloadCounts counts_;
+  uint64_t writes_ended_ = 0;
 };
 
 }  // namespace umblock::sim
