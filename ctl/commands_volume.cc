@@ -17,6 +17,8 @@ void AddDiskOptions(CLI::App* verb, const MessagePtr& message, const std::string
   add("--disk-flushes", "disk_flushes", "Flush the backing device (yes)");
   add("--md-flushes", "md_flushes", "Flush the metadata device (yes)");
   add("--on-io-error", "on_io_error", "Detach, PassOn or CallLocalIoError (Detach)");
+  add("--rs-discard-granularity", "rs_discard_granularity_bytes",
+      "Unit of a thin resync, up to 1 MiB (0: all data is fetched)");
   add("--disk-timeout", "disk_timeout", "A disk that takes longer has failed (0: never)");
 }
 

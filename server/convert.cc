@@ -141,6 +141,7 @@ void FillPeerVolume(const drbd::PeerVolumeStatus& from, v1::PeerVolume* to) {
   to->set_pending(from.pending);
   to->set_unacked(from.unacked);
   to->set_equal_bytes(from.equal_bytes);
+  to->set_deallocated_bytes(from.deallocated_bytes);
   if (from.verify) FillVerify(*from.verify, to->mutable_verify());
   if (from.handshake) FillHandshake(*from.handshake, to->mutable_handshake());
   if (!from.sync) return;
@@ -157,6 +158,7 @@ void FillPeerVolume(const drbd::PeerVolumeStatus& from, v1::PeerVolume* to) {
   }
   sync->set_paused(from.sync->paused);
   sync->set_equal_bytes(from.sync->equal_bytes);
+  sync->set_deallocated_bytes(from.sync->deallocated_bytes);
 }
 
 Status CheckChap(std::string_view field, const v1::ChapSpec& chap, const std::string& secret) {
@@ -260,6 +262,9 @@ Result<drbd::DiskOptions> ToDiskOptions(const v1::DiskOptions& o) {
   UMBLOCK_TRY(ReadNumber<uint32_t>("disk.al_extents", o.has_al_extents(), o.al_extents(), 67, 65534,
                                    &to.al_extents));
   if (o.has_al_updates()) to.al_updates = o.al_updates();
+  UMBLOCK_TRY(ReadNumber<uint32_t>(
+      "disk.rs_discard_granularity_bytes", o.has_rs_discard_granularity_bytes(),
+      o.rs_discard_granularity_bytes(), 0, 1 << 20, &to.rs_discard_granularity));
   if (o.has_disk_flushes()) to.disk_flushes = o.disk_flushes();
   if (o.has_md_flushes()) to.md_flushes = o.md_flushes();
   UMBLOCK_TRY(ReadEnum("disk.on_io_error", o.on_io_error(), v1::OnIoError::CallLocalIoError, 1,

@@ -103,6 +103,9 @@ TEST(Convert, RefusesWhatIsOutOfRange) {
   disk.set_al_extents(66);
   EXPECT_THAT(Refusal(ToDiskOptions(disk)), HasSubstr("67 to 65534"));
   disk.clear_al_extents();
+  disk.set_rs_discard_granularity_bytes((1 << 20) + 1);
+  EXPECT_THAT(Refusal(ToDiskOptions(disk)), HasSubstr("rs_discard_granularity"));
+  disk.clear_rs_discard_granularity_bytes();
   disk.set_on_io_error(static_cast<v1::OnIoError::Value>(9));
   EXPECT_THAT(Refusal(ToDiskOptions(disk)), HasSubstr("9 is no known value"));
 

@@ -63,8 +63,8 @@ const Message* StateOf(const v1::Event& event) {
 // What changes with every look at a running sync or verify. What a verify has found is none of it.
 bool IsProgress(const v1::Change& change) {
   return change.attribute().starts_with("sync.") || change.attribute() == "out_of_sync_bytes" ||
-         change.attribute() == "equal_bytes" || change.attribute() == "verify.position" ||
-         change.attribute() == "verify.compared_bytes" ||
+         change.attribute() == "equal_bytes" || change.attribute() == "deallocated_bytes" ||
+         change.attribute() == "verify.position" || change.attribute() == "verify.compared_bytes" ||
          change.attribute() == "verify.skipped_bytes";
 }
 

@@ -168,6 +168,9 @@ void AddPeerVolume(const v1::PeerVolume& volume, const Labels& peer, Families* o
   out->Counter("umblock_peer_volume_equal_bytes_total",
                "Bytes that syncs found equal by digest and did not transfer.", l,
                Number(volume.equal_bytes()));
+  out->Counter("umblock_peer_volume_deallocated_bytes_total",
+               "Bytes that thin syncs found to be zeroes and did not transfer.", l,
+               Number(volume.deallocated_bytes()));
   out->Gauge("umblock_peer_volume_pending_requests", "Answers expected from the peer.", l,
              Number(volume.pending()));
   out->Gauge("umblock_peer_volume_unacked_requests", "Answers owed to the peer.", l,

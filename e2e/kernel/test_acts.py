@@ -218,9 +218,8 @@ def test_metadata_with_more_slots(pair):
 
 @pytest.mark.parametrize("primary", ["u", "k"])
 def test_unallocated_ranges_of_a_sync(pair, primary):
-    """A kernel may ask for ranges to be discarded instead of copied (rs-discard-granularity); umblock
-    declines that and they are copied."""
-    pair.resource(kernel_disk={"rs-discard-granularity": 65536})
+    """Either side may ask for ranges to be discarded instead of copied (rs-discard-granularity)."""
+    pair.resource(kernel_disk={"rs-discard-granularity": 65536}, disk=["--rs-discard-granularity", "64KiB"])
     pair.promote(primary, force=True)
     pair.write(primary, 9 * MIB, os.urandom(MIB))
     pair.wait_in_sync()

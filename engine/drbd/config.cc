@@ -67,6 +67,8 @@ Status Validate(const VolumeConfig& config) {
   if (config.disk.disk_timeout != 0s) {
     UMBLOCK_TRY(InRange("disk-timeout", Milliseconds(config.disk.disk_timeout), 100, 600000, "ms"));
   }
+  UMBLOCK_TRY(
+      InRange("rs-discard-granularity", config.disk.rs_discard_granularity, 0, 1 << 20, "bytes"));
   return InRange("al-extents", config.disk.al_extents, 67, 65534, "extents");
 }
 

@@ -60,6 +60,9 @@ struct ResourceOptions {
 struct DiskOptions {
   uint32_t al_extents = 1237;  // 67 … 65534, 4 MiB each
   bool al_updates = true;
+  // A resync asks in units of so many bytes, aligned, and blocks of zeroes cost no data
+  // (ThinGranularity); 0: everything is fetched. Counts from the next resync.
+  uint32_t rs_discard_granularity = 0;  // up to 1 MiB
   bool disk_flushes = true;
   bool md_flushes = true;
   OnIoError on_io_error = OnIoError::kDetach;

@@ -42,6 +42,7 @@ PeerVolumeStatus StatusOf(PeerDevice& device) {
   result.received_bytes = device.received_bytes;
   result.sent_bytes = device.sent_bytes;
   result.equal_bytes = device.equal_bytes;
+  result.deallocated_bytes = device.deallocated_bytes;
   result.pending = device.pending;
   result.unacked = device.unacked;
   if (state.repl == ReplicationState::kSyncTarget || state.repl == ReplicationState::kPausedSyncT) {

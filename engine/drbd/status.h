@@ -44,7 +44,9 @@ struct SyncProgress {
   uint64_t rate_bytes_per_second = 0;  // over the last seconds
   std::optional<Duration> eta;
   bool paused = false;
-  uint64_t equal_bytes = 0;  // of what is done: equal by digest, not transferred
+  // Of what is done, and not transferred: equal by digest, zeroes at the source of a thin resync.
+  uint64_t equal_bytes = 0;
+  uint64_t deallocated_bytes = 0;
 };
 
 // An online verify, running or the last one. Offsets and sizes in bytes.
@@ -70,6 +72,7 @@ struct PeerVolumeStatus {
   uint64_t out_of_sync_bytes = 0;
   uint64_t received_bytes = 0, sent_bytes = 0;  // payload, this connection
   uint64_t equal_bytes = 0;                     // resynced by digest alone, this connection
+  uint64_t deallocated_bytes = 0;               // resynced as zeroes, without data, likewise
   uint64_t pending = 0;                         // answers expected from the peer
   uint64_t unacked = 0;                         // answers owed to the peer
   std::optional<SyncProgress> sync;             // of a resync or verify

@@ -50,7 +50,7 @@ struct LinkOffer {
   int protocol_min = wire::kProtocolMin9;
   int protocol_max = wire::kProtocolBlockIds;  // 122
   uint32_t features = wire::kFeatureTrim | wire::kFeatureWsame | wire::kFeatureWzeroes |
-                      wire::kFeatureResyncDagtag | wire::kFeatureTwoPcV2;
+                      wire::kFeatureThinResync | wire::kFeatureResyncDagtag | wire::kFeatureTwoPcV2;
 };
 
 class Connection final : private SendQueue::Owner {
@@ -142,9 +142,12 @@ class Connection final : private SendQueue::Owner {
   void SendBlockAck(wire::PacketType type, PeerDevice& device, uint64_t sector, uint64_t block_id,
                     uint32_t bytes);
   void SendOutOfSync(PeerDevice& device, uint64_t first, uint64_t end);
-  // With a digest: whether the content, which has this one here, is equal there.
+  // With a digest: whether the content, which has this one here, is equal there. `thin`: or whether
+  // it is zeroes.
   void SendResyncRequest(PeerDevice& device, uint64_t first, uint64_t end, uint64_t block_id,
-                         Bytes digest);
+                         Bytes digest, bool thin);
+  // The answer to a thin one: all of it is zeroes.
+  void SendDeallocated(PeerDevice& device, uint64_t sector, uint64_t block_id, uint32_t bytes);
   // Online verify (drbd-wire.md 5.13): request, answer, result.
   void SendVerifyRequest(PeerDevice& device, uint64_t first, uint64_t end, uint64_t block_id);
   void SendVerifyReply(PeerDevice& device, const wire::DagtagRequest& request, Bytes digest);

@@ -470,12 +470,13 @@ Task<Status> Connection::OnDeallocated(const wire::Header& header, PeerDevice& d
     range.blksize = description.blksize;
   }
   ResyncBlock* block = device.target.FindRequest(range.block_id, range.sector, range.blksize);
-  if (block == nullptr) {
-    co_return MakeError(ErrorCode::kInvalidArgument, "{} for sector {} answers no request of ours",
-                        wire::PacketName(header.type), range.sector);
+  // The resync may have been stopped meanwhile.
+  if (block == nullptr && !device.target.running()) co_return Ok();
+  if (block == nullptr || !device.target.OnDeallocated(block)) {
+    co_return MakeError(ErrorCode::kInvalidArgument,
+                        "{} for sector {} and {} bytes answers no thin request of ours",
+                        wire::PacketName(header.type), range.sector, range.blksize);
   }
-  block->deallocated = true;
-  device.target.OnReply(block);
   co_return Ok();
 }
 

@@ -178,16 +178,31 @@ void Connection::SendOutOfSync(PeerDevice& device, uint64_t first, uint64_t end)
 }
 
 void Connection::SendResyncRequest(PeerDevice& device, uint64_t first, uint64_t end,
-                                   uint64_t block_id, Bytes digest) {
+                                   uint64_t block_id, Bytes digest, bool thin) {
   auto bytes = static_cast<uint32_t>((end - first) * 512);
   int number = device.volume_number();
   if ((agreed_.features & wire::kFeatureResyncDagtag) == 0) {
-    SendWithDigest(digest.empty() ? PacketType::kRsDataRequest : PacketType::kCsumRsRequest, number,
-                   wire::BlockRequest{first, block_id, bytes}, digest);
+    PacketType type = !digest.empty() ? PacketType::kCsumRsRequest
+                      : thin          ? PacketType::kRsThinReq
+                                      : PacketType::kRsDataRequest;
+    SendWithDigest(type, number, wire::BlockRequest{first, block_id, bytes}, digest);
     return;
   }
-  SendWithDigest(digest.empty() ? PacketType::kRsDagtagReq : PacketType::kRsCsumDagtagReq, number,
-                 AtPosition(first, block_id, bytes), digest);
+  PacketType type = !digest.empty() ? PacketType::kRsCsumDagtagReq
+                    : thin          ? PacketType::kRsThinDagtagReq
+                                    : PacketType::kRsDagtagReq;
+  SendWithDigest(type, number, AtPosition(first, block_id, bytes), digest);
+}
+
+void Connection::SendDeallocated(PeerDevice& device, uint64_t sector, uint64_t block_id,
+                                 uint32_t bytes) {
+  int number = device.volume_number();
+  if (agreed_.protocol >= wire::kProtocolBlockIds) {
+    SendWithDigest(PacketType::kRsDeallocatedId, number, wire::BlockAck{sector, block_id, bytes, 0},
+                   {});
+  } else {
+    SendWithDigest(PacketType::kRsDeallocated, number, wire::BlockDescription{sector, bytes}, {});
+  }
 }
 
 wire::DagtagRequest Connection::AtPosition(uint64_t sector, uint64_t block_id, uint32_t bytes) {

@@ -65,6 +65,7 @@ class Disk {
   Task<void> Close(bool clean);
 
   BlockDevice& backing() { return *backing_; }
+  const BlockDevice& backing() const { return *backing_; }
   meta::Bitmap& bitmap() { return store_->bitmap(); }
   const meta::Bitmap& bitmap() const { return store_->bitmap(); }
   meta::Superblock& superblock() { return store_->superblock(); }

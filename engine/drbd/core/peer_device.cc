@@ -63,6 +63,7 @@ void PeerDevice::OnConnecting() {
   sent_bytes = 0;
   received_bytes = 0;
   equal_bytes = 0;
+  deallocated_bytes = 0;
 }
 
 Result<bool> PeerDevice::ReceiveBitmap(wire::PacketType type, Bytes payload) {

@@ -77,7 +77,8 @@ class PeerDevice {
   // Payload bytes on this connection, and answers outstanding.
   uint64_t sent_bytes = 0;
   uint64_t received_bytes = 0;
-  uint64_t equal_bytes = 0;  // found equal by digest in resyncs, not transferred
+  uint64_t equal_bytes = 0;        // found equal by digest in resyncs, not transferred
+  uint64_t deallocated_bytes = 0;  // zeroes by a thin answer in resyncs, not transferred
   uint64_t pending = 0;
   uint64_t unacked = 0;
 

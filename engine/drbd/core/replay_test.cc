@@ -78,6 +78,8 @@ void ReplayHandshake(const RecordedSide& side) {
   std::erase_if(received, [](const SentPacket& packet) {
     return packet.type == wire::PacketType::kRsDataRequest ||
            packet.type == wire::PacketType::kRsDagtagReq ||
+           packet.type == wire::PacketType::kRsThinReq ||
+           packet.type == wire::PacketType::kRsThinDagtagReq ||
            packet.type == wire::PacketType::kCsumRsRequest ||
            packet.type == wire::PacketType::kRsCsumDagtagReq;
   });
@@ -216,12 +218,12 @@ void ReplayLink(const RecordedSide& side) {
   }
 }
 
-// Beyond their connect these are about what is not offered yet (thin resync, two primaries), or
+// Beyond their connect these are about what is not offered yet (two primaries), or
 // about a disk that fails, which a script of packets does not make fail.
 std::vector<std::string> PlayedToTheEnd() {
   std::vector<std::string> names = Recordings();
   std::erase_if(names, [](const std::string& name) {
-    return name.contains("dual-primary") || name.contains("io-error") || name.contains("thin");
+    return name.contains("dual-primary") || name.contains("io-error");
   });
   return names;
 }

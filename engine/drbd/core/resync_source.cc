@@ -2,10 +2,19 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "engine/drbd/core/resource_impl.h"
 
 namespace umblock::drbd {
+namespace {
+
+bool AllZero(Bytes data) {
+  return data.empty() ||
+         (data[0] == std::byte{0} && std::memcmp(data.data(), &data[1], data.size() - 1) == 0);
+}
+
+}  // namespace
 
 ResyncSource::ResyncSource(PeerDevice& device)
     : device_(device), reactor_(device.volume().reactor()), room_(reactor_) {}
@@ -121,6 +130,8 @@ void ResyncSource::OnRead(ResyncRead* read, int error) {
   }
   if (EqualAtTarget(*read)) {
     ReplyInSync(read);
+  } else if (read->thin && AllZero(read->buffer.first(read->request.blksize))) {
+    ReplyDeallocated(read);
   } else {
     Reply(read);
   }
@@ -146,6 +157,17 @@ void ResyncSource::ReplyInSync(ResyncRead* read) {
   read->answered = true;
   read->sent = true;
   MaybeFree(read);
+}
+
+// Acknowledged like data: until then the range is held, and the block is out of sync (5.12.3).
+void ResyncSource::ReplyDeallocated(ResyncRead* read) {
+  const wire::DagtagRequest& request = read->request;
+  deallocated_bytes_ += request.blksize;
+  device_.deallocated_bytes += request.blksize;
+  read->queued = true;
+  read->sent = true;
+  read->buffer.Release();
+  device_.connection().SendDeallocated(device_, request.sector, request.block_id, request.blksize);
 }
 
 void ResyncSource::Reply(ResyncRead* read) {
@@ -197,6 +219,7 @@ void ResyncSource::MaybeFree(ResyncRead* read) {
 void ResyncSource::Begin() {
   total_bits_ = device_.out_of_sync_bits();
   equal_bytes_ = 0;
+  deallocated_bytes_ = 0;
   started_ = reactor_.Now();
 }
 
@@ -206,6 +229,7 @@ SyncProgress ResyncSource::progress() const {
   result.total_bytes = total_bits_ * 4096;
   result.left_bytes = left * 4096;
   result.equal_bytes = equal_bytes_;
+  result.deallocated_bytes = deallocated_bytes_;
   auto elapsed_ms = static_cast<uint64_t>(
       std::chrono::duration_cast<std::chrono::milliseconds>(reactor_.Now() - started_).count());
   if (elapsed_ms > 0 && total_bits_ > left) {

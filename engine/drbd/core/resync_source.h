@@ -87,6 +87,7 @@ class ResyncSource {
   void OnRead(ResyncRead* read, int error);
   bool EqualAtTarget(const ResyncRead& read) const;
   void ReplyInSync(ResyncRead* read);
+  void ReplyDeallocated(ResyncRead* read);
   void Reply(ResyncRead* read);
   void MaybeFree(ResyncRead* read);
   void GiveUpAll();
@@ -99,7 +100,8 @@ class ResyncSource {
   bool stopping_ = false;
   uint64_t outstanding_bytes_ = 0;
   uint64_t total_bits_ = 0;
-  uint64_t equal_bytes_ = 0;  // of this resync
+  uint64_t equal_bytes_ = 0;        // of this resync
+  uint64_t deallocated_bytes_ = 0;  // of this resync
   Time started_{};
 };
 

@@ -48,7 +48,10 @@ void ResyncTarget::Start() {
   arrived_ = 0;
   failed_blocks_ = 0;
   equal_bytes_ = 0;
+  deallocated_bytes_ = 0;
+  overdrawn_ = 0;
   by_digest_ = UsesDigests();
+  thin_bits_ = by_digest_ ? 0 : ThinBits();
   request_sectors_ = kFirstRequestSectors;
   total_bits_ = device_.out_of_sync_bits();
   started_ = reactor_.Now();
@@ -62,6 +65,11 @@ bool ResyncTarget::UsesDigests() const {
   Connection& link = device_.connection();
   if (link.csums_digest() == nullptr) return false;
   return !link.config().net.csums_after_crash_only || device_.volume().crashed_primary;
+}
+
+uint64_t ResyncTarget::ThinBits() const {
+  if ((device_.connection().agreed_features() & wire::kFeatureThinResync) == 0) return 0;
+  return device_.volume().thin_granularity() / (kSectorsPerBit * 512);
 }
 
 uint64_t ResyncTarget::LargestRequest() const {
@@ -111,8 +119,11 @@ Task<void> ResyncTarget::Loop() {
     uint64_t limit = uint64_t{device_.connection().config().net.max_buffers} * kSectorsPerBit;
     auto in_flight = static_cast<uint64_t>(controller_.in_flight());
     budget = in_flight >= limit ? 0 : std::min(budget, limit - in_flight);
+    uint64_t repaid = std::min(overdrawn_, budget);
+    overdrawn_ -= repaid;
+    budget -= repaid;
     // Less than a block would never come to anything.
-    if (in_flight == 0 && whole_tick) budget = std::max(budget, kSectorsPerBit);
+    if (in_flight == 0 && whole_tick && overdrawn_ == 0) budget = std::max(budget, kSectorsPerBit);
     uint64_t requested = RequestSome(budget);
     Sample();
     if (active_.empty() && requested == 0) {
@@ -154,30 +165,48 @@ uint64_t ResyncTarget::RequestSome(uint64_t budget) {
     uint64_t bit = bitmap.FindNextSet(*slot, position_);
     position_ = bit;
     if (bit >= bitmap.bits()) break;
-    // As much as is set, as the budget allows, and as the alignment of the start does: the start is
-    // a multiple of the smallest power of two that is not below the size (drbd-wire.md 5.12.1).
-    uint64_t most = std::min(request_sectors_, budget) / kSectorsPerBit;
-    most = std::max<uint64_t>(most, 1);
-    if (bit != 0) most = std::min(most, uint64_t{1} << std::countr_zero(bit));
-    uint64_t end = std::min(bitmap.FindNextClear(*slot, bit, bit + most), bit + most);
+    Extent extent = ExtentAt(bit, std::min(request_sectors_, budget));
     uint64_t first_sector = bit * kSectorsPerBit;
-    uint64_t end_sector = std::min(end * kSectorsPerBit, device_.volume().size_sectors());
-    Asked asked = RequestRange(first_sector, end_sector);
+    uint64_t end_sector =
+        std::min(extent.end_bit * kSectorsPerBit, device_.volume().size_sectors());
+    Asked asked = RequestRange(first_sector, end_sector, extent.thin);
     if (asked == Asked::kNoMemory) break;
-    position_ = end;
+    position_ = extent.end_bit;
     if (asked == Asked::kConflict) {
       ++conflicts_;
       continue;
     }
     uint64_t sectors = end_sector - first_sector;
     requested += sectors;
+    if (sectors > budget) overdrawn_ += sectors - budget;
     budget -= std::min(budget, sectors);
     request_sectors_ = std::min(request_sectors_ * 2, LargestRequest());
   }
   return requested;
 }
 
-ResyncTarget::Asked ResyncTarget::RequestRange(uint64_t first, uint64_t end) {
+ResyncTarget::Extent ResyncTarget::ExtentAt(uint64_t bit, uint64_t most_sectors) const {
+  const meta::Bitmap& bitmap = device_.volume().disk()->bitmap();
+  uint32_t slot = *device_.slot();
+  // As much as is set, as the budget allows, and as the alignment of the start does: the start is
+  // a multiple of the smallest power of two that is not below the size (drbd-wire.md 5.12.1).
+  uint64_t most = std::max<uint64_t>(most_sectors / kSectorsPerBit, 1);
+  if (bit != 0) most = std::min(most, uint64_t{1} << std::countr_zero(bit));
+  if (thin_bits_ != 0) {
+    uint64_t into_unit = bit % thin_bits_;
+    uint64_t unit_end = bit - into_unit + thin_bits_;
+    // A unit that is out of sync as a whole is asked for as a whole, beyond the budget too. The
+    // last one of a device may be shorter, and is no unit.
+    if (into_unit == 0 && unit_end * kSectorsPerBit <= device_.volume().size_sectors() &&
+        bitmap.FindNextClear(slot, bit, unit_end) >= unit_end) {
+      return {unit_end, true};
+    }
+    most = std::min(most, unit_end - bit);
+  }
+  return {std::min(bitmap.FindNextClear(slot, bit, bit + most), bit + most), false};
+}
+
+ResyncTarget::Asked ResyncTarget::RequestRange(uint64_t first, uint64_t end, bool thin) {
   Volume& volume = device_.volume();
   if (volume.ranges().WouldWait(RangeKind::kResyncWrite, device_.node(), first, end)) {
     return Asked::kConflict;
@@ -192,6 +221,7 @@ ResyncTarget::Asked ResyncTarget::RequestRange(uint64_t first, uint64_t end) {
   block->first = first;
   block->end = end;
   block->replied = false;
+  block->thin = thin;
   block->deallocated = false;
   block->writing = false;
   block->stale = false;
@@ -207,7 +237,8 @@ ResyncTarget::Asked ResyncTarget::RequestRange(uint64_t first, uint64_t end) {
   if (by_digest_) {
     ReadOwn(block);
   } else {
-    device_.connection().SendResyncRequest(device_, first, end, block->handle() ^ kResyncIds, {});
+    device_.connection().SendResyncRequest(device_, first, end, block->handle() ^ kResyncIds, {},
+                                           thin);
   }
   return Asked::kYes;
 }
@@ -254,7 +285,7 @@ void ResyncTarget::OnOwnRead(ResyncBlock* block, int error) {
   block->buffer.Release();
   device_.connection().SendResyncRequest(
       device_, block->first, block->end, block->handle() ^ kResyncIds,
-      block->by_digest ? Bytes(value).first(digest->size()) : Bytes());
+      block->by_digest ? Bytes(value).first(digest->size()) : Bytes(), false);
 }
 
 ResyncBlock* ResyncTarget::FindRequest(uint64_t block_id, uint64_t sector, uint32_t bytes) {
@@ -323,6 +354,10 @@ void ResyncTarget::OnWritten(ResyncBlock* block, int error) {
   uint64_t id = block_ids ? block->handle() ^ kResyncIds : wire::kIdSyncer;
   if (error == 0) {
     volume.NoteBackingIo(0, bytes);
+    if (block->deallocated) {
+      deallocated_bytes_ += bytes;
+      device_.deallocated_bytes += bytes;
+    }
     if (!block->stale) {
       volume.ClearOutOfSync(block->first, block->end, volume.SlotMaskOf(NodeBit(device_.node())));
     }
@@ -362,6 +397,13 @@ bool ResyncTarget::OnInSync(ResyncBlock* block) {
     volume.ClearOutOfSync(block->first, block->end, volume.SlotMaskOf(NodeBit(device_.node())));
   }
   OnAnswered(block);
+  return true;
+}
+
+bool ResyncTarget::OnDeallocated(ResyncBlock* block) {
+  if (!block->thin) return false;
+  block->deallocated = true;
+  OnReply(block);
   return true;
 }
 
@@ -431,6 +473,7 @@ SyncProgress ResyncTarget::progress() const {
   result.total_bytes = total_bits_ * 4096;
   result.left_bytes = left * 4096;
   result.equal_bytes = equal_bytes_;
+  result.deallocated_bytes = deallocated_bytes_;
   result.paused = paused_;
   if (marks_.empty()) return result;
   const Mark& mark = marks_.size() > 1 ? marks_[marks_.size() - 2] : marks_.front();

@@ -8,6 +8,10 @@
 // walk finds no bit left and nothing is outstanding, Done is reported; failed blocks keep their
 // bits.
 //
+// With rs-discard-granularity whole units of it are asked for with P_RS_THIN_REQ: the source may
+// say that they are zeroes, which costs no data, and the backing device may release them (6.4.3,
+// E.5).
+//
 // With csums-alg the own content is read first and its digest sent: a block that is equal at the
 // source costs no data (6.9). Which resyncs do that is decided when one starts.
 //
@@ -40,7 +44,8 @@ struct ResyncBlock final : PoolObject, IoRange {
   uint64_t first = 0;  // sectors
   uint64_t end = 0;
   bool replied = false;
-  bool deallocated = false;
+  bool thin = false;         // may be answered as deallocated
+  bool deallocated = false;  // was: zeroes are written
   bool writing = false;
   bool stale = false;    // the source has said since that the block is out of sync
   bool reading = false;  // the own content, for its digest; not asked for yet
@@ -69,6 +74,8 @@ class ResyncTarget {
   ResyncBlock* FindRequest(uint64_t block_id, uint64_t sector, uint32_t bytes);
   // The block's data is in block->buffer.
   void OnReply(ResyncBlock* block);
+  // P_RS_DEALLOCATED: the block reads as zeroes there. False: it was not asked so.
+  bool OnDeallocated(ResyncBlock* block);
   // P_NEG_RS_DREPLY: the source cannot read it. P_RS_CANCEL: try again later.
   void OnFailed(ResyncBlock* block);
   void OnCancelled(ResyncBlock* block);
@@ -92,10 +99,17 @@ class ResyncTarget {
   enum class Asked : uint8_t { kYes, kConflict, kNoMemory };
 
   bool UsesDigests() const;
+  uint64_t ThinBits() const;
   uint64_t LargestRequest() const;
   Task<bool> Finish();
   uint64_t RequestSome(uint64_t budget_sectors);
-  Asked RequestRange(uint64_t first, uint64_t end);
+  // What to ask for at a bit that is set: up to `most_sectors`, except for a whole thin unit.
+  struct Extent {
+    uint64_t end_bit;
+    bool thin;
+  };
+  Extent ExtentAt(uint64_t bit, uint64_t most_sectors) const;
+  Asked RequestRange(uint64_t first, uint64_t end, bool thin);
   void ReadOwn(ResyncBlock* block);
   void OnOwnRead(ResyncBlock* block, int error);
   void OnAnswered(ResyncBlock* block);
@@ -124,6 +138,9 @@ class ResyncTarget {
   uint64_t conflicts_ = 0;
   uint64_t equal_bytes_ = 0;  // of this resync
   bool by_digest_ = false;
+  uint64_t deallocated_bytes_ = 0;  // of this resync
+  uint64_t thin_bits_ = 0;          // the unit of thin requests; 0: none are sent
+  uint64_t overdrawn_ = 0;          // sectors that units went beyond their tick's budget
   Time started_{};
   struct Mark {
     Time at;

@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "engine/drbd/core/resource_impl.h"
+#include "engine/drbd/core/thin_granularity.h"
 #include "engine/drbd/state/disk_state.h"
 
 namespace umblock::drbd {
@@ -393,6 +394,11 @@ Status Volume::UpdateDiskOptions(const DiskOptions& options) {
   UMBLOCK_TRY(Validate(next));
   config_ = next;
   return Ok();
+}
+
+uint64_t Volume::thin_granularity() const {
+  if (disk_ == nullptr) return 0;
+  return ThinGranularity(config_.disk.rs_discard_granularity, disk_->backing().geometry());
 }
 
 VolumeCounters Volume::counters() const {

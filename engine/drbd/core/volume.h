@@ -149,6 +149,9 @@ class Volume final : public DeviceBase, private DiskOwner, private DeadlineDevic
   Task<void> Shut();
 
   Status UpdateDiskOptions(const DiskOptions& options);
+  // The unit in which a resync from a peer asks for blocks that may be zeroes, bytes; 0: it does
+  // not.
+  uint64_t thin_granularity() const;
   VolumeStatus status() const;
   std::string WhyNotUpToDate() const;
   VolumeCounters counters() const;

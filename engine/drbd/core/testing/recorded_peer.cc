@@ -179,7 +179,11 @@ bool IsFlow(PacketType type) {
     case PacketType::kRsDagtagReq:
     case PacketType::kCsumRsRequest:
     case PacketType::kRsCsumDagtagReq:
+    case PacketType::kRsThinReq:
+    case PacketType::kRsThinDagtagReq:
     case PacketType::kRsDataReply:
+    case PacketType::kRsDeallocated:
+    case PacketType::kRsDeallocatedId:
     case PacketType::kRsWriteAck:
     case PacketType::kRsIsInSync:
     case PacketType::kOvRequest:
@@ -206,6 +210,8 @@ bool IsAnswer(PacketType type) {
     case PacketType::kWriteAckInSync:
     case PacketType::kBarrierAck:
     case PacketType::kRsDataReply:
+    case PacketType::kRsDeallocated:
+    case PacketType::kRsDeallocatedId:
     case PacketType::kRsWriteAck:
     case PacketType::kRsIsInSync:
     case PacketType::kOvReply:
@@ -284,6 +290,20 @@ Task<void> RecordedPeer::Answer(const wire::Header& header, Bytes payload) {
       co_await SendRaw(SocketKind::kData, std::move(packet));
       break;
     }
+    case PacketType::kRsThinReq: {
+      auto request = wire::BlockRequest::Decode(payload);
+      co_await SendRaw(SocketKind::kData,
+                       Encoded(PacketType::kRsDeallocated, header.volume,
+                               wire::BlockDescription{request->sector, request->blksize}));
+      break;
+    }
+    case PacketType::kRsThinDagtagReq: {
+      auto request = wire::DagtagRequest::Decode(payload);
+      co_await SendRaw(SocketKind::kData, Encoded(PacketType::kRsDeallocatedId, header.volume,
+                                                  wire::BlockAck{request->sector, request->block_id,
+                                                                 request->blksize, 0}));
+      break;
+    }
     case PacketType::kOvRequest:
     case PacketType::kOvDagtagReq: {
       std::vector<std::byte> digest = DigestOfZeroes(side_.prepared.net.verify_alg,
@@ -321,6 +341,20 @@ Task<void> RecordedPeer::Answer(const wire::Header& header, Bytes payload) {
       uint64_t id = agreed_protocol_ >= 122 ? head->block_id : wire::kIdSyncer;
       co_await SendRaw(SocketKind::kControl, Encoded(PacketType::kRsWriteAck, header.volume,
                                                      wire::BlockAck{head->sector, id, bytes, 1}));
+      break;
+    }
+    case PacketType::kRsDeallocated: {
+      auto said = wire::BlockDescription::Decode(payload);
+      co_await SendRaw(SocketKind::kControl,
+                       Encoded(PacketType::kRsWriteAck, header.volume,
+                               wire::BlockAck{said->sector, wire::kIdSyncer, said->blksize, 1}));
+      break;
+    }
+    case PacketType::kRsDeallocatedId: {
+      auto said = wire::BlockAck::Decode(payload);
+      co_await SendRaw(SocketKind::kControl,
+                       Encoded(PacketType::kRsWriteAck, header.volume,
+                               wire::BlockAck{said->sector, said->block_id, said->blksize, 1}));
       break;
     }
     default:
@@ -391,6 +425,8 @@ Task<bool> RecordedPeer::WaitForOurs(const RecordedStep& next) {
     for (const SentPacket& packet : expected_) {
       // Answers to what the script asked are as many as recorded.
       bool flow = IsFlow(packet.type) && packet.type != PacketType::kRsDataReply &&
+                  packet.type != PacketType::kRsDeallocated &&
+                  packet.type != PacketType::kRsDeallocatedId &&
                   packet.type != PacketType::kRecvAck && packet.type != PacketType::kWriteAck &&
                   packet.type != PacketType::kBarrierAck;
       if (behaviour_.answers && flow) continue;

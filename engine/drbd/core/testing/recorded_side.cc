@@ -162,6 +162,11 @@ void RecordedSide::Prepare(const std::string& recording, size_t index) {
     to.resync.c_fill_target = param->c_fill_target;
     to.resync.c_max_rate = param->c_max_rate;
   }
+  for (PacketType type : {PacketType::kRsThinReq, PacketType::kRsThinDagtagReq}) {
+    if (const RecordedStep* step = First(true, type)) {
+      to.rs_discard_granularity = wire::BlockRequest::Decode(step->packet->payload())->blksize;
+    }
+  }
   to.net.use_rle = First(true, PacketType::kBitmap) == nullptr;
   if (const RecordedStep* step = First(true, PacketType::kSizes)) {
     auto sizes = wire::Sizes::Decode(step->packet->payload());

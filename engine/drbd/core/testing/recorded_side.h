@@ -50,6 +50,7 @@ struct RecordedNode {
   uint64_t dagtag = 0;
   NetOptions net;
   ResyncOptions resync;
+  uint32_t rs_discard_granularity = 0;
 };
 
 class RecordedSide {

@@ -175,7 +175,10 @@ Task<Status> ReplayBed::PrepareNode() {
   UMBLOCK_CO_TRY(co_await CreateMetadata(
       {.backing = backend_.get(), .max_peers = static_cast<int>(from.max_peers)}));
   UMBLOCK_CO_TRY(PatchMetadata());
-  UMBLOCK_CO_TRY(resource_->AddVolume({.number = 0, .size = from.u_size * 512, .disk = {}}));
+  DiskOptions disk_options;
+  disk_options.rs_discard_granularity = from.rs_discard_granularity;
+  UMBLOCK_CO_TRY(
+      resource_->AddVolume({.number = 0, .size = from.u_size * 512, .disk = disk_options}));
   PeerConfig config;
   config.node_id = side_.peer;
   config.name = "recorded";
