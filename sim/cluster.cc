@@ -92,6 +92,7 @@ Cluster::Cluster(SimWorld& world, const RunOptions& options, const ReplicaFactor
   resource.peer_ack_delay = random_.OneIn(2) ? 100ms : 20ms;
   if (random_.OneIn(3)) resource.peer_ack_window = 65536;
   drbd::ResyncOptions resync;
+  resync.c_min_rate = 0;  // the load never pauses, and runs are short
   resync.c_max_rate = 4'000'000;
   resync.c_plan_ahead = random_.OneIn(2) ? 20 : 0;
   resync.resync_rate = 1'000'000;

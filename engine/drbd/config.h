@@ -46,7 +46,6 @@ enum class SplitBrainPolicy : uint8_t {  // wire values, drbd-wire.md 5.3.1
 };
 
 struct ResourceOptions {
-  bool auto_promote = false;  // umblock promotes when told to; opening never changes a role
   Duration twopc_timeout = 30s;
   Duration twopc_retry_timeout = 100ms;
   uint64_t peer_ack_window = uint64_t{2} << 20;  // bytes (4096 sectors)
@@ -63,6 +62,8 @@ struct DiskOptions {
   // A resync asks in units of so many bytes, aligned, and blocks of zeroes cost no data
   // (ThinGranularity); 0: everything is fetched. Counts from the next resync.
   uint32_t rs_discard_granularity = 0;  // up to 1 MiB
+  // Off: the cache of the device with the data (disk) or the metadata (md) survives a loss of
+  // power, and nothing but an initiator's flush is flushed there. Changed at once.
   bool disk_flushes = true;
   bool md_flushes = true;
   OnIoError on_io_error = OnIoError::kDetach;
@@ -107,7 +108,8 @@ struct ResyncOptions {
   uint32_t c_delay_target = 10;  // 0.1 s
   uint32_t c_fill_target = 100;  // sectors
   uint32_t c_max_rate = 102400;  // KiB/s; 0: unlimited
-  uint32_t c_min_rate = 250;     // KiB/s; 0: never throttle
+  // KiB/s that a resync takes beside the I/O of applications; 0: all that it can get.
+  uint32_t c_min_rate = 250;
 };
 
 struct PathConfig {

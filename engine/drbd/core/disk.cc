@@ -10,6 +10,7 @@ Disk::Disk(Reactor& reactor, DiskOwner& owner, DiskOpenRequest request)
       backing_(request.backing),
       metadata_(request.metadata != nullptr ? request.metadata : request.backing),
       al_updates_(request.options.al_updates),
+      data_flushes_(request.options.disk_flushes),
       name_(std::move(request.name)),
       uuids_(request.node_id),
       tasks_(reactor) {}
@@ -24,6 +25,8 @@ Task<Result<std::unique_ptr<Disk>>> Disk::Open(Reactor& reactor, DiskOwner& owne
   options.node_id = request.node_id;
   options.data_device = request.metadata != nullptr ? request.backing : nullptr;
   options.unusable_log_means_full_sync = true;
+  options.metadata_flushes = request.options.md_flushes;
+  options.data_flushes = request.options.disk_flushes;
   options.last_device_bytes = request.last_known_size;
   std::unique_ptr<Disk> disk(new Disk(reactor, owner, request));
   meta::MetaOpenReport report;
@@ -231,12 +234,17 @@ Task<void> Disk::LazyWrite() {
 
 Task<Status> Disk::FlushBacking() {
   uint64_t covered = cleared_;
-  int error = co_await backing_->Flush();
+  int error = data_flushes_ ? co_await backing_->Flush() : 0;
   if (error != 0) {
     co_return std::unexpected(Error::FromErrno(error, fmt::format("{}: flush the data", name_)));
   }
   flushed_ = std::max(flushed_, covered);
   co_return Ok();
+}
+
+void Disk::SetFlushes(const DiskOptions& options) {
+  data_flushes_ = options.disk_flushes;
+  store_->SetFlushes(options.md_flushes, options.disk_flushes);
 }
 
 Task<Status> Disk::WriteBitmap() {

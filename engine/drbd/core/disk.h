@@ -117,6 +117,8 @@ class Disk {
   // Extents of sectors [first, end). True: hot, go on; false: user->al_ready will be called.
   bool AcquireExtents(uint64_t first, uint64_t end, AlUser* user);
   void ReleaseExtents(uint64_t first, uint64_t end);
+  // disk-flushes and md-flushes, from now on.
+  void SetFlushes(const DiskOptions& options);
   bool log_starving() const { return al_->starving(); }
   bool log_failed() const { return al_->failed(); }
   bool log_waiting() const { return al_->waiting(); }
@@ -145,6 +147,7 @@ class Disk {
   BlockDevice* backing_;
   BlockDevice* metadata_;  // where the metadata lies; backing_ if internal
   bool al_updates_;
+  bool data_flushes_;
   std::string name_;
   std::unique_ptr<meta::MetaStore> store_;
   std::unique_ptr<meta::ActivityLog> al_;

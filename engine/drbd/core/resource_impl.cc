@@ -246,6 +246,13 @@ bool ResourceImpl::HasReceived(uint32_t node, uint64_t dagtag) const {
   return it->second->writes().last_dagtag() >= dagtag;
 }
 
+bool ResourceImpl::flush_ordering() const {
+  if (!flush_ordering_) return false;
+  return std::ranges::all_of(volumes_, [](const auto& each) {
+    return each.second->disk() == nullptr || each.second->config().disk.disk_flushes;
+  });
+}
+
 void ResourceImpl::DegradeToDrain(std::string_view reason) {
   if (!flush_ordering_) return;
   flush_ordering_ = false;

@@ -83,8 +83,9 @@ class ResourceImpl {
   void OnDagtagAdvanced();
   // This node has all that the Primary `node` wrote up to `dagtag`, or nobody waits for it here.
   bool HasReceived(uint32_t node, uint64_t dagtag) const;
-  const char* write_ordering() const { return flush_ordering_ ? "flush" : "drain"; }
-  bool flush_ordering() const { return flush_ordering_; }
+  // drbd-io-path.md B.6: drain if a volume with a disk has disk-flushes off, or a device cannot.
+  const char* write_ordering() const { return flush_ordering() ? "flush" : "drain"; }
+  bool flush_ordering() const;
   void DegradeToDrain(std::string_view reason);
 
   // --- generations (drbd-metadata-resync.md 4.3) ---

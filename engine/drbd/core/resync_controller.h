@@ -26,6 +26,8 @@ class ResyncController {
     spent_ += static_cast<int64_t>(sectors) * 1000;
   }
   int64_t in_flight() const { return in_flight_; }
+  // More was asked for than the rate allows up to now.
+  bool overdrawn() const { return spent_ > 0 && (plan_.empty() || options_.c_max_rate != 0); }
 
  private:
   uint64_t WithinRate(int64_t sectors, uint32_t rate, Duration elapsed);

@@ -103,7 +103,7 @@ void ResyncSource::StartRead(ResyncRead* read) {
     Volume& of = done->source->device_.volume();
     of.CountLower(-1);
     if (error == 0) {
-      of.NoteBackingIo(done->request.blksize, 0);
+      of.NoteResyncIo(done->request.blksize, 0);
     } else {
       of.OnLocalError(IoOp::kRead, error);  // may give up all reads, but not one that is read
     }

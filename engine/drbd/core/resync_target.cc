@@ -49,7 +49,6 @@ void ResyncTarget::Start() {
   failed_blocks_ = 0;
   equal_bytes_ = 0;
   deallocated_bytes_ = 0;
-  overdrawn_ = 0;
   by_digest_ = UsesDigests();
   thin_bits_ = by_digest_ ? 0 : ThinBits();
   request_sectors_ = kFirstRequestSectors;
@@ -70,6 +69,18 @@ bool ResyncTarget::UsesDigests() const {
 uint64_t ResyncTarget::ThinBits() const {
   if ((device_.connection().agreed_features() & wire::kFeatureThinResync) == 0) return 0;
   return device_.volume().thin_granularity() / (kSectorsPerBit * 512);
+}
+
+// c-min-rate: somebody else has the disk, and the resync is faster than that (6.5).
+bool ResyncTarget::Yields() {
+  constexpr uint64_t kNoticedBytes = 64 * 512;
+  const Volume& volume = device_.volume();
+  const uint64_t least = uint64_t{device_.connection().config().resync.c_min_rate} * 1024;
+  if (least == 0 || volume.disk() == nullptr) return false;
+  const uint64_t other = volume.application_bytes();
+  if (volume.disk()->al_in_use() == 0 && other - seen_other_bytes_ <= kNoticedBytes) return false;
+  seen_other_bytes_ = other;
+  return progress().rate_bytes_per_second > least;
 }
 
 uint64_t ResyncTarget::LargestRequest() const {
@@ -119,11 +130,11 @@ Task<void> ResyncTarget::Loop() {
     uint64_t limit = uint64_t{device_.connection().config().net.max_buffers} * kSectorsPerBit;
     auto in_flight = static_cast<uint64_t>(controller_.in_flight());
     budget = in_flight >= limit ? 0 : std::min(budget, limit - in_flight);
-    uint64_t repaid = std::min(overdrawn_, budget);
-    overdrawn_ -= repaid;
-    budget -= repaid;
     // Less than a block would never come to anything.
-    if (in_flight == 0 && whole_tick && overdrawn_ == 0) budget = std::max(budget, kSectorsPerBit);
+    if (in_flight == 0 && whole_tick && !(thin_bits_ != 0 && controller_.overdrawn())) {
+      budget = std::max(budget, kSectorsPerBit);
+    }
+    if (Yields()) budget = 0;
     uint64_t requested = RequestSome(budget);
     Sample();
     if (active_.empty() && requested == 0) {
@@ -178,7 +189,6 @@ uint64_t ResyncTarget::RequestSome(uint64_t budget) {
     }
     uint64_t sectors = end_sector - first_sector;
     requested += sectors;
-    if (sectors > budget) overdrawn_ += sectors - budget;
     budget -= std::min(budget, sectors);
     request_sectors_ = std::min(request_sectors_ * 2, LargestRequest());
   }
@@ -265,7 +275,7 @@ void ResyncTarget::OnOwnRead(ResyncBlock* block, int error) {
   Volume& volume = device_.volume();
   volume.CountLower(-1);
   if (error == 0) {
-    volume.NoteBackingIo(block->io.length, 0);
+    volume.NoteResyncIo(block->io.length, 0);
   } else {
     volume.OnLocalError(IoOp::kRead, error);  // may stop this resync, but not this block
   }
@@ -353,7 +363,7 @@ void ResyncTarget::OnWritten(ResyncBlock* block, int error) {
   bool block_ids = device_.connection().agreed_protocol() >= wire::kProtocolBlockIds;
   uint64_t id = block_ids ? block->handle() ^ kResyncIds : wire::kIdSyncer;
   if (error == 0) {
-    volume.NoteBackingIo(0, bytes);
+    volume.NoteResyncIo(0, bytes);
     if (block->deallocated) {
       deallocated_bytes_ += bytes;
       device_.deallocated_bytes += bytes;

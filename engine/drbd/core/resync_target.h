@@ -100,6 +100,7 @@ class ResyncTarget {
 
   bool UsesDigests() const;
   uint64_t ThinBits() const;
+  bool Yields();
   uint64_t LargestRequest() const;
   Task<bool> Finish();
   uint64_t RequestSome(uint64_t budget_sectors);
@@ -140,7 +141,7 @@ class ResyncTarget {
   bool by_digest_ = false;
   uint64_t deallocated_bytes_ = 0;  // of this resync
   uint64_t thin_bits_ = 0;          // the unit of thin requests; 0: none are sent
-  uint64_t overdrawn_ = 0;          // sectors that units went beyond their tick's budget
+  uint64_t seen_other_bytes_ = 0;   // of others' I/O to the disk, when it was last noticed
   Time started_{};
   struct Mark {
     Time at;

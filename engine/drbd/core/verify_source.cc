@@ -197,7 +197,7 @@ void VerifySource::Read(VerifyBlock* block) {
     auto* done = static_cast<VerifyBlock*>(self->scratch);
     Volume& of = done->source->device_.volume();
     if (error == 0) {
-      of.NoteBackingIo(self->length, 0);
+      of.NoteResyncIo(self->length, 0);
     } else {
       of.OnLocalError(IoOp::kRead, error);  // may stop this verify, but not this block
     }

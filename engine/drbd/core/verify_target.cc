@@ -91,7 +91,7 @@ void VerifyTarget::Read(VerifyAnswer* answer) {
     Volume& of = done->target->device_.volume();
     of.CountLower(-1);
     if (error == 0) {
-      of.NoteBackingIo(self->length, 0);
+      of.NoteResyncIo(self->length, 0);
     } else {
       of.OnLocalError(IoOp::kRead, error);  // may drop all, but not one that is read
     }

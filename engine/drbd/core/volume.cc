@@ -97,6 +97,7 @@ Task<Status> Volume::OpenGuarded(AttachRequest request) {
   disk_->FollowBacking();
   backend_name_ = request.backing->name();
   resource_.log().RaiseDagtag(disk_->uuids().StartupDagtag());
+  WarnOfCaches();
   co_return Ok();
 }
 
@@ -128,6 +129,11 @@ void Volume::Quiesce(bool on) {
 }
 
 void Volume::NoteBackingIo(uint64_t read_bytes, uint64_t written_bytes) {
+  application_bytes_ += read_bytes + written_bytes;
+  NoteResyncIo(read_bytes, written_bytes);
+}
+
+void Volume::NoteResyncIo(uint64_t read_bytes, uint64_t written_bytes) {
   counters_.disk_read_bytes += read_bytes;
   counters_.disk_written_bytes += written_bytes;
 }
@@ -387,13 +393,32 @@ void Volume::RefreshOpeners() {
   }
 }
 
-// What the activity log and its owner were made with stays until the next attach.
+// What the activity log and its owner were made with stays until the next attach. Flushes change at
+// once.
 Status Volume::UpdateDiskOptions(const DiskOptions& options) {
   VolumeConfig next = config_;
   next.disk = options;
   UMBLOCK_TRY(Validate(next));
+  const bool caches = options.disk_flushes != config_.disk.disk_flushes ||
+                      options.md_flushes != config_.disk.md_flushes;
   config_ = next;
+  if (caches && disk_ != nullptr) {
+    disk_->SetFlushes(options);
+    WarnOfCaches();
+  }
   return Ok();
+}
+
+void Volume::WarnOfCaches() const {
+  auto warn = [this](bool flushes, std::string_view option, std::string_view what) {
+    if (flushes) return;
+    resource_.logger().Warn(
+        "{}: {} is off: if the cache of the {} device does not survive a loss of power, what was "
+        "acknowledged may be lost with it",
+        name(), option, what);
+  };
+  warn(config_.disk.disk_flushes, "disk-flushes", "backing");
+  warn(config_.disk.md_flushes, "md-flushes", "metadata");
 }
 
 uint64_t Volume::thin_granularity() const {

@@ -59,6 +59,9 @@ class Volume final : public DeviceBase, private DiskOwner, private DeadlineDevic
   Task<void> DrainLocal();
   void Quiesce(bool on);
   void NoteBackingIo(uint64_t read_bytes, uint64_t written_bytes);
+  // Of resyncs and verifies: not what applications, here or at a peer, want of the disk.
+  void NoteResyncIo(uint64_t read_bytes, uint64_t written_bytes);
+  uint64_t application_bytes() const { return application_bytes_; }
   void CountLower(int64_t delta);
   // A peer write or resync block failed on the own disk.
   void OnLocalError(IoOp op, int error);
@@ -149,6 +152,8 @@ class Volume final : public DeviceBase, private DiskOwner, private DeadlineDevic
   Task<void> Shut();
 
   Status UpdateDiskOptions(const DiskOptions& options);
+  // What a disk without flushes may cost.
+  void WarnOfCaches() const;
   // The unit in which a resync from a peer asks for blocks that may be zeroes, bytes; 0: it does
   // not.
   uint64_t thin_granularity() const;
@@ -259,6 +264,7 @@ class Volume final : public DeviceBase, private DiskOwner, private DeadlineDevic
   uint64_t submissions_ = 0;
   WaitQueue idle_;
   VolumeCounters counters_;
+  uint64_t application_bytes_ = 0;
   BlockIo* completed_head_ = nullptr;
   BlockIo* completed_tail_ = nullptr;
   bool delivery_scheduled_ = false;

@@ -109,6 +109,7 @@ Task<Status> BlockAccess::WriteZeroes(std::string_view what, uint64_t offset, ui
 }
 
 Task<Status> BlockAccess::Flush(std::string_view what) {
+  if (!flushes_) co_return Ok();
   const int error = co_await device_.Flush();
   if (error != 0) {
     co_return std::unexpected(
@@ -123,7 +124,7 @@ Task<Status> BlockAccess::WriteBlockDurably(std::string_view what, uint64_t offs
   std::memcpy(piece_.bytes().data(), block.data(), block.size());
   UMBLOCK_CO_TRY(co_await Flush(what));
   const iovec iov = piece_.iov(block.size());
-  const int error = co_await device_.Write(offset, {&iov, 1}, true);
+  const int error = co_await device_.Write(offset, {&iov, 1}, flushes_);
   if (error != 0) co_return std::unexpected(Failed(error, "writing", what, offset));
   co_return Ok();
 }

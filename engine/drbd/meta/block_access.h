@@ -52,6 +52,8 @@ class BlockAccess {
   MutableBytes piece() const { return piece_.bytes(); }
   Task<Status> ReadPiece(std::string_view what, uint64_t offset, size_t bytes);
   Task<Status> WritePiece(std::string_view what, uint64_t offset, size_t bytes);
+  // md-flushes: if off, the device's cache is trusted, and neither flush nor FUA is asked of it.
+  void set_flushes(bool flushes) { flushes_ = flushes; }
   // Everything written before is stable.
   Task<Status> Flush(std::string_view what);
   // One 4 KiB block: flush, then the block with FUA. Stable afterwards, and not before what came
@@ -64,6 +66,7 @@ class BlockAccess {
   BlockDevice& device_;
   AlignedBytes piece_;
   bool busy_ = false;
+  bool flushes_ = true;
 };
 
 }  // namespace umblock::drbd::meta

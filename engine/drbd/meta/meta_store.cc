@@ -15,13 +15,23 @@ MetaStore::MetaStore(BlockDevice& device, const MetaOpenOptions& options,
       ring_access_(device, kRingPieceBytes),
       page_access_(device, kBitmapPieceBytes),
       data_device_(options.placement == Placement::kFlexExternal ? options.data_device : nullptr),
+      data_flushes_(options.data_flushes),
       superblock_(superblock),
       geometry_(geometry),
       bitmap_(std::move(bitmap)),
       page_mutex_(device.reactor()),
       superblock_done_(device.reactor()),
       moved_(device.reactor()),
-      idle_(device.reactor()) {}
+      idle_(device.reactor()) {
+  SetFlushes(options.metadata_flushes, options.data_flushes);
+}
+
+void MetaStore::SetFlushes(bool metadata, bool data) {
+  for (BlockAccess* access : {&superblock_access_, &ring_access_, &page_access_}) {
+    access->set_flushes(metadata);
+  }
+  data_flushes_ = data;
+}
 
 MetaStore::~MetaStore() {
   UMBLOCK_ASSERT(operations_ == 0, "metadata is stopped before it is destroyed");
@@ -67,7 +77,7 @@ Task<Status> MetaStore::WriteSuperblockOnce() {
 }
 
 Task<Status> MetaStore::FlushData(std::string_view when) {
-  if (data_device_ == nullptr) co_return Ok();
+  if (data_device_ == nullptr || !data_flushes_) co_return Ok();
   const int error = co_await data_device_->Flush();
   if (error == 0) co_return Ok();
   co_return std::unexpected(

@@ -66,6 +66,9 @@ struct MetaOpenOptions {
   std::optional<int32_t> node_id;
   // External metadata: the device with the data, flushed before extents are evicted (M1).
   BlockDevice* data_device = nullptr;
+  // md-flushes, disk-flushes (SetFlushes).
+  bool metadata_flushes = true;
+  bool data_flushes = true;
   // What to do when the activity log is needed and unusable: fail (kDataLoss), or take every block
   // as out of sync towards every peer and go on.
   bool unusable_log_means_full_sync = false;
@@ -101,6 +104,11 @@ class MetaStore {
   // v09. kDataLoss: damaged. `*report` is filled in as far as it got.
   static Task<Result<std::unique_ptr<MetaStore>>> Open(BlockDevice& device, MetaOpenOptions options,
                                                        MetaOpenReport* report);
+
+  // From now on: whether flushes and FUA are asked of the metadata's device, and flushes of the
+  // data's. Off is safe only where a cache survives a loss of power
+  // (drbd-metadata-resync.md 3.2.5).
+  void SetFlushes(bool metadata, bool data);
 
   MetaStore(const MetaStore&) = delete;
   MetaStore& operator=(const MetaStore&) = delete;
@@ -198,6 +206,7 @@ class MetaStore {
   BlockAccess ring_access_;
   BlockAccess page_access_;
   BlockDevice* data_device_;
+  bool data_flushes_;
   Superblock superblock_;
   Geometry geometry_;
   Bitmap bitmap_;

@@ -52,6 +52,7 @@ Cluster::Cluster(ClusterOptions options) : options_(std::move(options)) {
     for (int v = 0; v < options_.volumes; ++v) {
       SimDiskOptions disk;
       disk.size = options_.disk_bytes;
+      disk.volatile_cache = options_.volatile_cache;
       node->files().Create(DiskName(v), disk);
     }
     if (options_.external_metadata) {

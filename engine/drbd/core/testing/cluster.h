@@ -34,9 +34,11 @@ struct ClusterOptions {
   DiskOptions disk;
   NetOptions net;
   ResourceOptions resource;
-  ResyncOptions resync;
+  // As fast as it goes, whatever else there is to do.
+  ResyncOptions resync{.c_min_rate = 0};
   HandlerConfig handlers;
   bool verbose = false;
+  bool volatile_cache = true;
   bool external_metadata = false;  // of volume 0, on a disk of its own
 };
 

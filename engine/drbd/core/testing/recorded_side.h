@@ -49,7 +49,7 @@ struct RecordedNode {
   bool large_bitmap_blocks = false;  // than our 4 KiB
   uint64_t dagtag = 0;
   NetOptions net;
-  ResyncOptions resync;
+  ResyncOptions resync{.c_min_rate = 0};
   uint32_t rs_discard_granularity = 0;
 };
 
