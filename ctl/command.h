@@ -94,6 +94,9 @@ void KeepOthers(Options now, Options* given) {
   *given = std::move(now);
 }
 
+inline constexpr char kOnlyMarkedHelp[] =
+    "Only blocks that are out of sync, as a verify leaves them";
+
 // A positional "r0/0" that becomes a name and a number.
 inline CLI::Option* SlashPositional(CLI::App* verb, const std::string& name,
                                     const MessagePtr& message, const std::string& name_path,

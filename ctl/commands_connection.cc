@@ -182,9 +182,11 @@ void AddActs(const Builder& b, CLI::App* noun) {
   auto invalidate = AddConnectionAct<v1::InvalidateRemoteRequest>(
       b, noun, "invalidate-remote", "Throw the peer's data away and send it from here",
       "InvalidateRemote", [&s](const v1::InvalidateRemoteRequest& r) {
-        return s.Confirm(fmt::format("The peer's data of volume {}/{} is thrown away", r.resource(),
-                                     r.number()));
+        return s.Confirm(fmt::format("The peer's data of volume {}/{} is thrown away{}",
+                                     r.resource(), r.number(),
+                                     r.only_marked() ? ", where blocks are marked" : ""));
       });
+  Flag(invalidate.verb, "--only-marked", invalidate.request, "only_marked", kOnlyMarkedHelp);
   Field(invalidate.verb, "--volume", invalidate.request, "number", "Volume number (0)");
   auto pause =
       AddConnectionAct<v1::PauseSyncRequest>(b, noun, "pause-sync", "Pause the sync", "PauseSync");

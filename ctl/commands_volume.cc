@@ -130,9 +130,11 @@ void AddVolumeActs(const Builder& b, CLI::App* noun) {
   auto invalidate = AddVolumeAct<v1::InvalidateRequest>(
       b, noun, "invalidate", "Throw the local data away and fetch it from a peer", "Invalidate",
       [&s](const v1::InvalidateRequest& r) {
-        return s.Confirm(
-            fmt::format("The data of {}/{} on this node is thrown away", r.resource(), r.number()));
+        return s.Confirm(fmt::format("The data of {}/{} on this node is thrown away{}",
+                                     r.resource(), r.number(),
+                                     r.only_marked() ? ", where blocks are marked" : ""));
       });
+  Flag(invalidate.verb, "--only-marked", invalidate.request, "only_marked", kOnlyMarkedHelp);
   Field(invalidate.verb, "--from", invalidate.request, "peer_node_id",
         "Node id of the peer (any that has the data)");
   AddVolumeAct<v1::OutdateRequest>(b, noun, "outdate", "Mark the local data as older", "Outdate");

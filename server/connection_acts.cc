@@ -405,7 +405,8 @@ Task<Result<v1::Connection>> ResourceManager::InvalidateRemote(
   ActGuard guard(*entry);
   if (done) {
     done = co_await (*entry)->resource->InvalidateRemote(static_cast<int>(request.number()),
-                                                         static_cast<int>(request.peer_node_id()));
+                                                         static_cast<int>(request.peer_node_id()),
+                                                         request.only_marked());
   }
   if (!done) co_return std::unexpected(done.error());
   co_return DescribeConnection(**entry, request.peer_node_id());

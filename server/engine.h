@@ -56,8 +56,8 @@ class ReplicatedResource {
   virtual Task<Status> Disconnect(int node_id, bool force) = 0;
   virtual Task<Status> Promote(bool force) = 0;
   virtual Task<Status> Demote(bool force) = 0;
-  virtual Task<Status> Invalidate(int volume, int peer_node_id) = 0;
-  virtual Task<Status> InvalidateRemote(int volume, int peer_node_id) = 0;
+  virtual Task<Status> Invalidate(int volume, int peer_node_id, bool only_marked) = 0;
+  virtual Task<Status> InvalidateRemote(int volume, int peer_node_id, bool only_marked) = 0;
   virtual Task<Status> PauseSync(int volume, int peer_node_id) = 0;
   virtual Task<Status> ResumeSync(int volume, int peer_node_id) = 0;
   virtual Task<Status> StartVerify(int volume, int peer_node_id, drbd::VerifyRequest request) = 0;

@@ -71,11 +71,11 @@ class RealResource final : public ReplicatedResource {
   Task<Status> Resize(int volume, drbd::ResizeRequest request) override {
     return resource_.Resize(volume, request);
   }
-  Task<Status> Invalidate(int volume, int peer_node_id) override {
-    return resource_.Invalidate(volume, peer_node_id);
+  Task<Status> Invalidate(int volume, int peer_node_id, bool only_marked) override {
+    return resource_.Invalidate(volume, peer_node_id, only_marked);
   }
-  Task<Status> InvalidateRemote(int volume, int peer_node_id) override {
-    return resource_.InvalidateRemote(volume, peer_node_id);
+  Task<Status> InvalidateRemote(int volume, int peer_node_id, bool only_marked) override {
+    return resource_.InvalidateRemote(volume, peer_node_id, only_marked);
   }
   Task<Status> PauseSync(int volume, int peer_node_id) override {
     return resource_.PauseSync(volume, peer_node_id);

@@ -467,9 +467,8 @@ Task<Result<v1::Volume>> ResourceManager::Invalidate(v1::InvalidateRequest reque
   if (!peer) co_return std::unexpected(peer.error());
   ActGuard guard(*entry);
   const int number = static_cast<int>(request.number());
-  if (Status done = co_await (*entry)->resource->Invalidate(number, *peer); !done) {
-    co_return std::unexpected(done.error());
-  }
+  Status done = co_await (*entry)->resource->Invalidate(number, *peer, request.only_marked());
+  if (!done) co_return std::unexpected(done.error());
   co_return DescribeVolume(**entry, request.number());
 }
 

@@ -56,11 +56,11 @@ Task<Status> Resource::Disconnect(int node_id, bool force) {
 
 Task<Status> Resource::Promote(bool force) { return impl_->Promote(force); }
 Task<Status> Resource::Demote(bool force) { return impl_->Demote(force); }
-Task<Status> Resource::Invalidate(int volume, int peer_node_id) {
-  return impl_->Invalidate(volume, peer_node_id, false);
+Task<Status> Resource::Invalidate(int volume, int peer_node_id, bool only_marked) {
+  return impl_->Invalidate(volume, peer_node_id, false, only_marked);
 }
-Task<Status> Resource::InvalidateRemote(int volume, int peer_node_id) {
-  return impl_->Invalidate(volume, peer_node_id, true);
+Task<Status> Resource::InvalidateRemote(int volume, int peer_node_id, bool only_marked) {
+  return impl_->Invalidate(volume, peer_node_id, true, only_marked);
 }
 Task<Status> Resource::PauseSync(int volume, int peer_node_id) {
   return impl_->SetPause(volume, peer_node_id, true);

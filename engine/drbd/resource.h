@@ -124,10 +124,12 @@ class Resource {
   Task<Status> Promote(bool force);
   Task<Status> Demote(bool force);
 
-  // Declares the local data of a volume worthless and fetches it all from the peer.
-  Task<Status> Invalidate(int volume, int peer_node_id);
+  // Declares the local data of a volume worthless and fetches it from the peer: all of it, or only
+  // the blocks that are marked out of sync on either node, as a verify leaves them, on a link that
+  // stands (invalidate --reset-bitmap=no; peers of protocol 120 and above).
+  Task<Status> Invalidate(int volume, int peer_node_id, bool only_marked = false);
   // The same for the peer's data.
-  Task<Status> InvalidateRemote(int volume, int peer_node_id);
+  Task<Status> InvalidateRemote(int volume, int peer_node_id, bool only_marked = false);
   Task<Status> PauseSync(int volume, int peer_node_id);
   Task<Status> ResumeSync(int volume, int peer_node_id);
   // Compares a volume with a peer's by digests; ends when it runs. What differs is then out of

@@ -321,12 +321,12 @@ Task<Status> FakeResource::Demote(bool) {
   co_return Ok();
 }
 
-Task<Status> FakeResource::Invalidate(int volume, int peer_node_id) {
+Task<Status> FakeResource::Invalidate(int volume, int peer_node_id, bool) {
   UMBLOCK_ASSERT(peers_.contains(peer_node_id), "the peer is one of the resource's");
   SetDisk(volumes_.at(volume), drbd::DiskState::kInconsistent, "Invalidate");
   co_return Ok();
 }
-Task<Status> FakeResource::InvalidateRemote(int, int) { co_return Ok(); }
+Task<Status> FakeResource::InvalidateRemote(int, int, bool) { co_return Ok(); }
 Task<Status> FakeResource::PauseSync(int, int) { co_return Ok(); }
 Task<Status> FakeResource::ResumeSync(int, int) { co_return Ok(); }
 Task<Status> FakeResource::StartVerify(int volume, int peer_node_id, drbd::VerifyRequest request) {

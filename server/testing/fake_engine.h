@@ -69,8 +69,8 @@ class FakeResource final : public ReplicatedResource {
   Task<Status> Disconnect(int node_id, bool force) override;
   Task<Status> Promote(bool force) override;
   Task<Status> Demote(bool force) override;
-  Task<Status> Invalidate(int volume, int peer_node_id) override;
-  Task<Status> InvalidateRemote(int volume, int peer_node_id) override;
+  Task<Status> Invalidate(int volume, int peer_node_id, bool only_marked) override;
+  Task<Status> InvalidateRemote(int volume, int peer_node_id, bool only_marked) override;
   Task<Status> PauseSync(int volume, int peer_node_id) override;
   Task<Status> ResumeSync(int volume, int peer_node_id) override;
   Task<Status> StartVerify(int volume, int peer_node_id, drbd::VerifyRequest request) override;

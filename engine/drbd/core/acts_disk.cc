@@ -328,13 +328,29 @@ Task<Status> ResourceImpl::Detach(int number, bool force) {
 // --- data
 // ------------------------------------------------------------------------------------------
 
-Task<Status> ResourceImpl::Invalidate(int number, int node, bool remote) {
+namespace {
+
+ReplicationState StateToInvalidate(bool remote, bool only_marked) {
+  if (only_marked) return remote ? ReplicationState::kWFBitMapS : ReplicationState::kWFBitMapT;
+  return remote ? ReplicationState::kStartingSyncS : ReplicationState::kStartingSyncT;
+}
+
+}  // namespace
+
+Task<Status> ResourceImpl::Invalidate(int number, int node, bool remote, bool only_marked) {
   AsyncMutex::Lock lock = co_await acts_.Acquire();
   Volume* of = volume(number);
   if (of == nullptr) co_return NotFoundVolume(number);
-  if (connection(node) == nullptr) co_return NotFoundPeer(node);
-  ReplicationState repl =
-      remote ? ReplicationState::kStartingSyncS : ReplicationState::kStartingSyncT;
+  Connection* link = connection(node);
+  if (link == nullptr) co_return NotFoundPeer(node);
+  if (only_marked && link->up() && link->agreed_protocol() < wire::kProtocolMarkedSync) {
+    co_return MakeError(ErrorCode::kFailedPrecondition,
+                        "{}: node {} speaks protocol {}, and a resync of marked blocks without a "
+                        "handshake needs {}; disconnect and connect instead",
+                        of->name(), node, link->agreed_protocol(), wire::kProtocolMarkedSync);
+  }
+  const ReplicationState repl = StateToInvalidate(remote, only_marked);
+  const uint64_t session = link->session();
   Edit edit = [=](ResourceState& next) {
     VolumeState* volume = next.Volume(number);
     // The disk that will be overwritten is Outdated from here, Inconsistent when that begins.
@@ -358,9 +374,31 @@ Task<Status> ResourceImpl::Invalidate(int number, int node, bool remote) {
              return check;
            },
        .retry = true});
+  if (Succeeded(result) && only_marked) co_return co_await AwaitMarkedSync(*of, node, session);
   if (Succeeded(result)) co_return co_await AwaitFullSync(*of, node, remote);
   if (refusal.code == result) co_return Refused("invalidate data of", refusal);
   co_return Refused("invalidate data of", result);
+}
+
+// The resync has begun, or there was nothing to do. What is marked stays marked if the link breaks.
+Task<Status> ResourceImpl::AwaitMarkedSync(Volume& of, int node, uint64_t session) {
+  auto repl = [&] {
+    PeerDevice* device = of.peer(node);
+    return device == nullptr ? ReplicationState::kOff : device->state().repl;
+  };
+  auto waits = [&] {
+    return repl() == ReplicationState::kWFBitMapS || repl() == ReplicationState::kWFBitMapT;
+  };
+  while (waits() && !stopping_) co_await changed_.WaitFor(100ms);
+  Connection* link = connection(node);
+  if (!waits() && repl() >= ReplicationState::kEstablished && link->session() == session) {
+    co_return Ok();
+  }
+  co_return MakeError(
+      ErrorCode::kUnavailable,
+      "{}: the link to node {} was lost before the resync began; what is marked is "
+      "resynced when it is connected and either node has written, or try again then",
+      of.name(), node);
 }
 
 // An invalidation is accepted when a crash or a lost link cannot make it forgotten: the resync has

@@ -102,6 +102,56 @@ TEST(Verify, WhatItFoundIsRepairedByTheNextResync) {
   EXPECT_EQ(Found(pair, 1).different_bytes, 0u);
 }
 
+// As with `invalidate --reset-bitmap=no`: only what is marked is copied, and the link stands.
+TEST(Verify, WhatItFoundIsRepairedWithoutADisconnect) {
+  for (const bool remote : {false, true}) {
+    for (const int target : {0, 1}) {  // 0 is Primary: it reads from the peer meanwhile
+      SCOPED_TRACE(fmt::format("remote {} target {}", remote, target));
+      const int source = 1 - target;
+      Pair pair(WithVerify(7));
+      ASSERT_EQ(pair.Do(0, IoOp::kWrite, 3 << 20, 8192, 0x55), 0);
+      WriteBehind(pair, target, 3 << 20, 4096, 0x77);
+      ASSERT_TRUE(Start(pair, 0));
+      ASSERT_TRUE(Ends(pair));
+      ASSERT_EQ(pair.out_of_sync(0, 1), 4096u);
+      const uint64_t before = pair.peer_volume(target).received_bytes;
+      Status asked =
+          remote ? pair.Await(source, pair.resource(source).InvalidateRemote(0, target, true))
+                 : pair.Await(target, pair.resource(target).Invalidate(0, source, true));
+      ASSERT_TRUE(asked) << Text(asked);
+      ASSERT_EQ(pair.Do(0, IoOp::kWrite, 8 << 20, 4096, 0x12), 0);
+      ASSERT_TRUE(pair.BecomesUpToDate());
+      for (const int node : {0, 1}) {
+        EXPECT_EQ(pair.out_of_sync(node, 1 - node), 0u);
+        EXPECT_FALSE(pair.SawEvent(node, "connection", "Disconnecting"));
+        EXPECT_FALSE(pair.SawEvent(node, "connection", "NetworkFailure"));
+      }
+      EXPECT_TRUE(pair.NowIs(target, 3 << 20, 4096, 0x55));
+      EXPECT_TRUE(pair.Equal(0, 1));
+      EXPECT_LE(pair.peer_volume(target).received_bytes - before, 8192u);
+      pair.ExpectIdleCounters();
+    }
+  }
+}
+
+TEST(Verify, ARepairWithoutALinkIsRefused) {
+  Pair pair(WithVerify(8));
+  ASSERT_TRUE(pair.Disconnect(0, 1));
+  Status asked = pair.Await(0, pair.resource(0).InvalidateRemote(0, 1, true));
+  ASSERT_FALSE(asked);
+  EXPECT_NE(asked.error().message().find("needs a connection"), std::string::npos) << Text(asked);
+}
+
+// Equal disks: it is over as soon as both have said so.
+TEST(Verify, ARepairOfNothingEndsAtOnce) {
+  Pair pair(WithVerify(9));
+  Status asked = pair.Await(1, pair.resource(1).Invalidate(0, 0, true));
+  ASSERT_TRUE(asked) << Text(asked);
+  ASSERT_TRUE(pair.BecomesUpToDate());
+  EXPECT_TRUE(pair.Equal(0, 1));
+  pair.ExpectIdleCounters();
+}
+
 TEST(Verify, ComparesNoMoreThanWasAskedFor) {
   Pair pair(WithVerify(3));
   for (uint64_t mib : {1, 4, 9}) WriteBehind(pair, 1, mib << 20, 4096, 0x77);

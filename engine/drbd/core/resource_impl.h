@@ -150,7 +150,7 @@ class ResourceImpl {
   Task<Status> Disconnect(int node, bool force);
   Task<Status> Promote(bool force);
   Task<Status> Demote(bool force);
-  Task<Status> Invalidate(int volume, int node, bool remote);
+  Task<Status> Invalidate(int volume, int node, bool remote, bool only_marked);
   Task<Status> SetPause(int volume, int node, bool paused);
   Task<Status> StartVerify(int volume, int node, VerifyRequest request);
   Task<Status> StopVerify(int volume, int node);
@@ -250,6 +250,7 @@ class ResourceImpl {
   void TakePeersForOutdated(ResourceState& next) const;
   Task<Status> BeginForcedGenerations(std::vector<int> taken);
   Task<Status> ForceLocalData();
+  Task<Status> AwaitMarkedSync(Volume& of, int node, uint64_t session);
   Task<Status> AwaitFullSync(Volume& volume, int node, bool remote);
   void ForceDown(int node);
   Status MayBeginGeneration(const Volume& of, bool force) const;

@@ -13,9 +13,10 @@ inline constexpr int kProtocolMin84 = 86;
 inline constexpr int kProtocolMax84 = 101;
 inline constexpr int kProtocolMin9 = 118;
 inline constexpr int kProtocolMax9 = 124;
-inline constexpr int kProtocolFirst9 = 110;    // dialect boundary: node ids, two-phase commit
-inline constexpr int kProtocolBlockIds = 122;  // block ids in all resync and verify packets
-inline constexpr int kProtocolFlush = 123;     // P_FLUSH_*
+inline constexpr int kProtocolFirst9 = 110;      // dialect boundary: node ids, two-phase commit
+inline constexpr int kProtocolMarkedSync = 120;  // WFBitMapS and T on a link that stands
+inline constexpr int kProtocolBlockIds = 122;    // block ids in all resync and verify packets
+inline constexpr int kProtocolFlush = 123;       // P_FLUSH_*
 
 // Feature flags (3.3).
 inline constexpr uint32_t kFeatureTrim = 1;
