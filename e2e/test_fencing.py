@@ -144,7 +144,7 @@ def test_a_node_that_is_left_alone_fences_before_it_takes_over(cluster, fenced):
     fenced[b].ends("fence-peer", 1)
     a.kill()
     wait_until(lambda: cluster.connection(b)["status"]["state"] != "Connected", "the link is lost", 60)
-    assert "not outdated" in b.refused("resource", "promote", "r0")
+    assert "The fencing policy forbids" in b.refused("resource", "promote", "r0")
     fenced[b].ends("fence-peer", 7)
     cluster.promote(b)
     assert peer_disk(cluster, b) == "Outdated"

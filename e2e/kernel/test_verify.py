@@ -60,6 +60,28 @@ def test_a_verify_finds_what_differs_and_a_resync_mends_it(pair, starter, primar
     pair.finish()
 
 
+@pytest.mark.parametrize("by", ["u", "k"])
+@pytest.mark.parametrize("target", ["u", "k"])
+def test_what_a_verify_has_found_is_mended_without_a_disconnect(pair, by, target):
+    """invalidate and invalidate-remote with --reset-bitmap=no, asked for by either side."""
+    pair.may_complain("Out of sync: start=", "[Oo]nline verify.* found")
+    pair.resource(sync="u", kernel_net={"verify-alg": DIGEST}, net=["--verify-alg", DIGEST])
+    source = "k" if target == "u" else "u"
+    pair.promote(source)
+    pair.write(source, 4 * MIB, os.urandom(MIB))
+    change_behind(pair, target, 4 * MIB, 2)
+    assert verified(pair, "u")["differentBytes"] == str(2 * 4096)
+    if by == "u":
+        act = ["volume", "invalidate", "r0/0"] if target == "u" else ["connection", "invalidate-remote", f"r0/{pair.k.node_id}"]
+        pair.u.umctl(*act, "--only-marked", "--yes")
+    else:
+        pair.k.drbdadm("invalidate" if target == "k" else "invalidate-remote", "--reset-bitmap=no", "r0")
+    pair.wait_in_sync()
+    assert verified(pair, "u", "--start", "0").get("differentBytes") is None
+    pair.demote(source)
+    pair.finish()
+
+
 @pytest.mark.parametrize("starter", ["u", "k"])
 def test_a_verify_under_load_finds_no_difference(pair, starter):
     pair.resource(sync="u", kernel_net={"verify-alg": DIGEST}, net=["--verify-alg", DIGEST])
