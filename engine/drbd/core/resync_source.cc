@@ -29,7 +29,11 @@ Task<bool> ResyncSource::OnRequest(wire::DagtagRequest request, bool thin, Bytes
   std::array<std::byte, wire::kMaxDigestBytes> wanted{};
   size_t digest_size = digest.size();
   std::ranges::copy(digest, wanted.begin());
-  while (in_work_.size() >= kMaxOutstanding && !stopping_) {
+  const auto full = [this] {
+    return unacked_deallocated_ >= kMaxDeallocated ||
+           in_work_.size() - unacked_deallocated_ >= kMaxOutstanding;
+  };
+  while (full() && !stopping_) {
     if (co_await room_.Wait(cancel) == WakeReason::kCancelled) co_return false;
   }
   Buffer buffer = co_await device_.connection().buffers().Allocate(request.blksize, cancel);
@@ -38,6 +42,7 @@ Task<bool> ResyncSource::OnRequest(wire::DagtagRequest request, bool thin, Bytes
   read->source = this;
   read->request = request;
   read->thin = thin;
+  read->deallocated = false;
   read->digest = wanted;
   read->digest_size = digest_size;
   read->buffer = std::move(buffer);
@@ -166,7 +171,10 @@ void ResyncSource::ReplyDeallocated(ResyncRead* read) {
   device_.deallocated_bytes += request.blksize;
   read->queued = true;
   read->sent = true;
+  read->deallocated = true;
+  ++unacked_deallocated_;
   read->buffer.Release();
+  room_.NotifyAll();
   device_.connection().SendDeallocated(device_, request.sector, request.block_id, request.blksize);
 }
 
@@ -211,6 +219,7 @@ void ResyncSource::MaybeFree(ResyncRead* read) {
   if (read->inserted()) device_.volume().ranges().Remove(read);
   in_work_.erase(List::s_iterator_to(*read));
   outstanding_bytes_ -= read->request.blksize;
+  if (read->deallocated) --unacked_deallocated_;
   --device_.unacked;
   reads_.Give(read);
   room_.NotifyAll();

@@ -32,6 +32,7 @@ struct ResyncRead final : PoolObject, IoRange, SentNotice {
   ResyncSource* source = nullptr;
   wire::DagtagRequest request;
   bool thin = false;
+  bool deallocated = false;  // answered without data
   // Of the target's content, if it asks whether that is equal.
   std::array<std::byte, wire::kMaxDigestBytes> digest{};
   size_t digest_size = 0;
@@ -50,6 +51,10 @@ struct ResyncRead final : PoolObject, IoRange, SentNotice {
 class ResyncSource {
  public:
   static constexpr size_t kMaxOutstanding = 512;
+  // Answers without data that the peer has not acknowledged. A kernel gathers them, up to 128 MiB,
+  // before it discards and acknowledges any (drbd-io-path.md E.5): to stop reading its requests
+  // before would be for ever.
+  static constexpr size_t kMaxDeallocated = (size_t{128} << 20) / 4096 + kMaxOutstanding;
 
   explicit ResyncSource(PeerDevice& device);
   ~ResyncSource();
@@ -99,6 +104,7 @@ class ResyncSource {
   WaitQueue room_;
   bool stopping_ = false;
   uint64_t outstanding_bytes_ = 0;
+  size_t unacked_deallocated_ = 0;  // of in_work_
   uint64_t total_bits_ = 0;
   uint64_t equal_bytes_ = 0;        // of this resync
   uint64_t deallocated_bytes_ = 0;  // of this resync

@@ -1,6 +1,7 @@
 // Thin resync with a peer that keeps to no rule, in both directions (drbd-wire.md 5.12.2, 5.12.3).
 #include <gtest/gtest.h>
 
+#include "engine/drbd/core/resync_source.h"
 #include "engine/drbd/core/testing/scripted_source.h"
 
 namespace umblock::drbd {
@@ -272,6 +273,25 @@ TEST_F(ScriptedThinSource, ZeroesAreSaidWithoutDataAndInSyncWhenAcknowledged) {
   EXPECT_EQ(peer->bench->peer_volume(0).sent_bytes, 0u);
   peer->Ack(PacketType::kRsWriteAck, 0, 77, kUnit);
   EXPECT_TRUE(OutOfSync(kUnit));
+}
+
+// A kernel gathers what is deallocated before it discards and acknowledges any.
+TEST_F(ScriptedThinSource, ManyAnswersMayWaitForTheirAcknowledgements) {
+  Up();
+  constexpr uint64_t kBlocks = ResyncSource::kMaxOutstanding + 200;
+  constexpr uint64_t kFirst = 2 * kUnit;
+  peer->Send(kData, PacketType::kOutOfSync, 0,
+             wire::BlockDescription{kFirst / 512, kBlocks * 4096});
+  ASSERT_TRUE(OutOfSync(kFirst + kBlocks * 4096));
+  for (uint64_t i = 0; i < kBlocks; ++i) {
+    peer->Send(kData, PacketType::kRsThinDagtagReq, 0,
+               wire::DagtagRequest{(kFirst + i * 4096) / 512, 1000 + i, 4096, 0, 0});
+    ASSERT_TRUE(peer->Wait(kData, PacketType::kRsDeallocatedId)) << i << " " << peer->last_error();
+  }
+  for (uint64_t i = 0; i < kBlocks; ++i) {
+    peer->Ack(PacketType::kRsWriteAck, (kFirst + i * 4096) / 512, 1000 + i, 4096);
+  }
+  EXPECT_TRUE(OutOfSync(kFirst));
 }
 
 TEST_F(ScriptedThinSource, OneByteIsEnoughToSendTheData) {
